@@ -1,0 +1,46 @@
+"""What can go wrong, by what is to be done about it.
+
+Every error carries `hint`: one sentence of what to try, or "" where there is nothing to try. Neither
+text ever holds a row's values or a password.
+"""
+
+from __future__ import annotations
+
+
+class SyncError(Exception):
+    """The base of all errors that a user is meant to read."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class TransientError(SyncError):
+    """May pass by itself: the sync starts again from its checkpoint, for as long as it takes."""
+
+
+class PermanentError(SyncError):
+    """Passes only when somebody changes something: the sync stops in state `failed`."""
+
+
+class OrderError(PermanentError):
+    """Rows refer to rows that are not there, or not yet: while a table is copied, those may come with
+    another chunk."""
+
+
+class LockedError(PermanentError):
+    """Another daemon runs this sync; the message names it. `holder` is the name alone, as far as the
+    target keeps it: a process may meet its own, while the target has not noticed a connection's end."""
+
+    def __init__(self, message: str, hint: str = "", holder: str = "") -> None:
+        super().__init__(message, hint)
+        self.holder = holder
+
+
+class FencedError(PermanentError):
+    """The checkpoint was moved by somebody else: nothing was written."""
+
+
+class FormatError(TransientError):
+    """A table's shape has changed so that its images cannot be taken in this encoding any more: the
+    session begins again and asks the applier which encoding it wants."""

@@ -1,0 +1,207 @@
+"""Writes many deltas at once: reduced to their net effect per key, in sets, a few statements a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from appliers.delta import UNCHANGED, Delta
+from appliers.images import ImageError, compose
+from appliers.net import Images, Net, inserts_of, reduced, segments
+from appliers.postgres.rows import Rows, reread_rows
+from appliers.postgres.staging import FIRST, about, framed, joined
+from appliers.postgres.table import Table
+from appliers.postgres.work import Work
+from appliers.relation import Key, Relation
+
+
+@dataclass(slots=True)
+class _Effect:
+    """What is to be done to one table; `rows` are inserts that needed no reduction."""
+
+    table: Table
+    net: Net
+    rows: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """A set-based way to write deltas. The usual one deletes first: what is deleted cannot stand in
+    the way of what is written. The others are for targets that check at once what the source has
+    checked at the end of its transaction."""
+
+    work: Work
+    deletes_last: bool = False
+    """For rows that are referred to until the rows that refer to them are written."""
+    replace: bool = False
+    """Every row that is touched is deleted before any is written, where no foreign key refers to it."""
+
+    def write(self, deltas: Sequence[Delta]) -> None:
+        for segment in segments(deltas):
+            if segment.truncates:
+                self.work.truncate(segment.truncates)
+            effects = [self._effect(r, group) for r, group in segment.groups.items()]
+            effects.sort(key=lambda e: self.work.rank(e.table))
+            if not self.deletes_last:
+                self._delete(effects)
+            for effect in effects:
+                self.work.subject = effect.table.subject
+                if effect.table.relation.table in self.work.redo:
+                    self._write_over(effect)
+                else:
+                    self._write(effect)
+            if self.deletes_last:
+                self._delete(effects)
+            for effect in effects:
+                relation = effect.table.relation
+                reread_rows(self.work, {(relation, k): i for k, i in effect.net.rereads.items()})
+
+    def _effect(self, relation: Relation, deltas: Sequence[Delta]) -> _Effect:
+        table = self.work.table_of(relation)
+        if relation.table not in self.work.redo and (rows := inserts_of(deltas)) is not None:
+            return _Effect(table, Net(), rows)
+        net = reduced(relation, deltas)
+        if self.deletes_last:
+            for key in net.inserts.keys() & net.deletes.keys():
+                del net.deletes[key]
+                net.updates[key] = net.inserts.pop(key)
+        if self.replace and not table.target.referenced:
+            self._replace(table, net)
+        return _Effect(table, net, [])
+
+    def _replace(self, table: Table, net: Net) -> None:
+        """Makes updates into deletes and inserts, UNCHANGED values taken from the rows that are there."""
+        relation = table.relation
+        partial = {k: i for k, i in net.updates.items() if relation.has_unchanged(i)}
+        for present, group in self._groups(table, partial).items():
+            rows = joined(table.rows_of(present), iter(group.values()))
+            stage, _ = self.work.staging.fill(table, present, rows)
+            sql = table.completed_staged(stage, present)
+            found = self.work.session.raw_rows(sql, binary=table.binary)
+            whole = {relation.key(i): i for i in (compose(relation.format, v) for v in found)}
+            if not whole.keys() <= group.keys():
+                # The target prints its keys otherwise than the source.
+                whole = Rows(self.work).completed(table, group)
+            net.inserts |= whole
+        for key, image in net.updates.items():
+            if key not in partial:
+                net.inserts[key] = image
+            elif key not in net.inserts:
+                net.rereads[key] = image
+        net.moved |= net.updates.keys()
+        net.deletes |= net.updates
+        net.updates = {}
+
+    def _delete(self, effects: Sequence[_Effect]) -> None:
+        for effect in reversed(effects):
+            table, images = effect.table, effect.net.deletes
+            if images:
+                self.work.subject = table.subject
+                key = table.relation.key_columns
+                rows = joined(table.rows_of(key), iter(images.values()))
+                stage, _ = self.work.staging.fill(table, key, rows, "delete")
+                if effect.net.moved and table.relation.table not in self.work.redo:
+                    lost = self._missing(table, stage, images)
+                    self.work.healed += len(lost.keys() & effect.net.moved)
+                self.work.session.execute(table.delete_staged(stage))
+
+    def _write(self, effect: _Effect) -> None:
+        table, net = effect.table, effect.net
+        if net.updates:
+            self._update(table, net)
+        rows: Sequence[bytes] = effect.rows or list(net.inserts.values())
+        if rows:
+            copied = joined(table.rows_of(table.written), iter(rows))
+            sql = table.copy_sql(table.target.sql_name, table.written)
+            self.work.session.copy_in(sql, framed(table, copied))
+
+    def _update(self, table: Table, net: Net) -> None:
+        partial: Images = {}
+        rows = _whole_rows(table, net.updates, partial)
+        stage, staged = self.work.staging.fill(table, table.written, rows)
+        if self._updated(table, stage, table.written) < staged:
+            whole = {k: i for k, i in net.updates.items() if k not in partial}
+            missing = self._missing(table, stage, whole)
+            self.work.healed += len(missing)
+            Rows(self.work).upsert(table, missing.values(), stale=False)
+        if partial:
+            missing = self._update_partial(table, partial)
+            self.work.healed += len(missing)
+            net.rereads |= missing
+
+    def _write_over(self, effect: _Effect) -> None:
+        """The rules of a redo."""
+        table, net, work = effect.table, effect.net, self.work
+        if not net.updates and not net.inserts:
+            return
+        partial: Images = {}
+        rows = _whole_rows(table, net.updates | net.inserts, partial)
+        stage, staged = work.staging.fill(table, table.written, rows)
+        if staged:
+            for sql in table.stale_staged(stage, table.written) + table.upsert_staged(stage):
+                work.session.execute(sql)
+        if partial:
+            net.rereads |= self._update_partial(table, partial)
+
+    def _update_partial(self, table: Table, images: Images) -> Images:
+        """Rows with UNCHANGED values, by the set of columns that they have; gives those not there."""
+        relation, work = table.relation, self.work
+        missing: Images = {}
+        for present, group in self._groups(table, images).items():
+            rows = joined(table.rows_of(present), iter(group.values()))
+            stage, staged = work.staging.fill(table, present, rows)
+            if relation.table in work.redo:
+                for sql in table.stale_staged(stage, present):
+                    work.session.execute(sql)
+            if self._updated(table, stage, present) < staged:
+                missing |= self._missing(table, stage, group)
+        return missing
+
+    def _groups(self, table: Table, images: Images) -> dict[tuple[int, ...], Images]:
+        """Images by the set of columns that they have and that are written."""
+        groups: dict[tuple[int, ...], Images] = {}
+        for key, image in images.items():
+            values = table.relation.values(image)
+            present = tuple(i for i in table.written if values[i] is not UNCHANGED)
+            groups.setdefault(present, {})[key] = image
+        return groups
+
+    def _updated(self, table: Table, stage: str, columns: Sequence[int]) -> int:
+        sql = table.update_staged(stage, columns)
+        # Without a column to set, nobody has counted: whether rows are missing must be asked.
+        return self.work.session.execute(sql)[1] if sql else -1
+
+    def _missing(self, table: Table, stage: str, images: Images) -> Images:
+        """Those of the staged rows whose keys the target does not have. None, where a trigger of the
+        target has refused the update."""
+        keys = self.work.session.raw_rows(table.missing_staged(stage), binary=table.binary)
+        try:
+            return {key: images[key] for key in map(_key, keys)}
+        except KeyError:
+            # The target prints its keys otherwise than the source (numeric(10,2) against numeric).
+            return Rows(self.work).missing(table, images)
+
+
+def _key(values: tuple[bytes | None, ...]) -> Key:
+    return Key(values)  # type: ignore[arg-type]
+
+
+def _whole_rows(table: Table, images: Images, partial: Images) -> Iterator[bytes]:
+    """Whole images as rows for COPY; puts those with UNCHANGED values into `partial`.
+
+    Nobody asks each image whether it is whole: making the row fails if it is not.
+    """
+    rows, has_unchanged = table.rows_of(table.written), table.relation.has_unchanged
+    items = iter(images.items())
+    number = FIRST
+    while some := list(islice(items, number)):
+        try:
+            data = rows([image for _, image in some])
+        except ImageError:
+            gaps = {key: image for key, image in some if has_unchanged(image)}
+            partial |= gaps
+            data = rows([image for key, image in some if key not in gaps])
+        if data:
+            yield data
+            number = about(number, data)

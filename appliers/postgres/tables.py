@@ -1,0 +1,119 @@
+"""The target's tables that a session writes into: found, created, kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+import psycopg
+
+from appliers.postgres.catalog import read_table
+from appliers.postgres.connection import Session
+from appliers.postgres.names import listed, place, quoted
+from appliers.postgres.staging import Staging
+from appliers.postgres.table import Table
+from appliers.postgres.types import created_target_types, created_types, equal_in_binary
+from appliers.relation import Relation
+from appliers.unrepresentable import Nulled, Unrepresentable
+
+
+class Tables:
+    """Tables by relation. A relation that was not prepared is, when it is first asked for."""
+
+    def __init__(self, session: Session, staging: Staging, policy: Unrepresentable) -> None:
+        self._session = session
+        self._policy = policy
+        self._nulled = Nulled()
+        self._staging = staging
+        self._tables: dict[Relation, Table] = {}
+        self._ranks: dict[int, int] | None = None
+        self.deferrable = False
+        """Whether a table has constraints that a transaction may defer."""
+
+    def of(self, relation: Relation) -> Table:
+        return self._tables.get(relation) or self.prepare(relation)
+
+    def prepare(self, relation: Relation) -> Table:
+        """Looks at the target's table and makes it where it is missing."""
+        target = read_table(self._session, *place(relation))
+        if target is None:
+            self._create(relation)
+            target = read_table(self._session, *place(relation))
+            assert target is not None, "the table was created a moment ago"
+        table = self._tables[relation] = Table(relation, target, self._policy, self._nulled)
+        self.deferrable |= target.deferrable
+        self._ranks = None
+        return table
+
+    def refresh(self, relations: Iterable[Relation]) -> None:
+        """Reads the catalog again: after a constraint was violated, it may be one that is new."""
+        for relation in relations:
+            known = self._tables.pop(relation, None)
+            if known is not None:
+                self._staging.forget(known)
+                self.prepare(relation)
+
+    def rank(self, table: Table) -> int:
+        """Lower for a table that others refer to by foreign keys. Tables that refer to each other in a
+        circle come in any order."""
+        if self._ranks is None:
+            self._ranks = _ranks({t.target.oid: t.target.parents for t in self._tables.values()})
+        return self._ranks[table.target.oid]
+
+    def accepts_binary(self, relation: Relation) -> bool:
+        """Whether every column's binary form means the same to the target's table, or to the one that
+        would be made."""
+        if relation.dialect != "postgres" or not all(c.portable for c in relation.columns):
+            return False
+        target = read_table(self._session, *place(relation))
+        if target is None:
+            types = created_target_types(self._session, relation, self._policy)
+        elif any(c.name not in target.columns for c in relation.columns):
+            return False
+        else:
+            types = [target.columns[c.name].type for c in relation.columns]
+        return all(map(equal_in_binary, relation.columns, types))
+
+    def is_empty(self, relation: Relation) -> bool:
+        target = read_table(self._session, *place(relation))
+        if target is None:
+            return True
+        return self._session.value(f"SELECT NOT EXISTS (SELECT FROM {target.only})") is True
+
+    def _create(self, relation: Relation) -> None:
+        session = self._session
+        schema, table = place(relation)
+        with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):
+            # Another session may make the same schema at the same moment.
+            if not session.rows(
+                "SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1", (schema,)
+            ):
+                session.execute(f"CREATE SCHEMA {quoted(schema)}")
+        key = relation.key_names
+        types = created_types(session, relation, self._policy)
+        columns = [
+            f"{quoted(c.name)} {declared}{' NOT NULL' if c.name in key else ''}"
+            for c, declared in zip(relation.columns, types, strict=True)
+        ]
+        name = f"{quoted(schema)}.{quoted(table)}"
+        with suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
+            session.execute(
+                f"CREATE TABLE {name} ({', '.join(columns)}, PRIMARY KEY ({listed(key)}))"
+            )
+
+
+def _ranks(parents: dict[int, set[int]]) -> dict[int, int]:
+    """Parents before children: each table after those that it refers to, depth first."""
+    ranks: dict[int, int] = {}
+    entered: set[int] = set()
+    for start in parents:
+        path = [(start, False)]
+        while path:
+            oid, done = path.pop()
+            if done:
+                ranks.setdefault(oid, len(ranks))
+            elif oid in parents and oid not in entered:
+                entered.add(oid)
+                path.append((oid, True))
+                path += [(p, False) for p in parents[oid]]
+    return ranks
