@@ -1,0 +1,40 @@
+"""The command `cdc`: arguments, words and exit codes around what the rest of the package does.
+
+Data goes to standard output, talk to standard error. Exit codes: 0 done and healthy, 1 failed or not
+healthy, 2 usage or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from appliers.errors import SyncError
+from cdc.cli.app import Usage, app, explain
+from cdc.cli.words import fail
+
+
+def main() -> None:
+    """The entry point of the command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command; gives its exit code. What a user is meant to read never comes as a traceback."""
+    try:
+        code = app(args=list(arguments), prog_name="cdc", standalone_mode=False)
+        sys.stdout.flush()
+    except Usage as e:
+        explain(e)
+        return 2
+    except SyncError as e:
+        fail(str(e), e.hint)
+        return getattr(e, "exit_code", 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    return int(code or 0)

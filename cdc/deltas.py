@@ -1,0 +1,54 @@
+"""Changes become customer deltas here, and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from appliers.delta import Delta
+from appliers.errors import PermanentError
+from appliers.relation import Relation, index_of
+from cdc.config import Customer
+from cdc.sources.source import Piece
+
+
+class Deriver:
+    """Makes deltas of one sync's changes. What a delta says of its customer is worked out once per
+    relation (`shape`); per row only a tuple is made."""
+
+    def __init__(self, customer: Customer | None) -> None:
+        self._customer = customer
+
+    def shape(self, relation: Relation) -> Relation:
+        """The relation as deltas carry it: it knows which columns name the customer."""
+        customer = self._customer
+        if customer is None:
+            return relation
+        if _is(customer.table, relation):
+            return replace(relation, customer_columns=relation.key_columns)
+        for table, column in customer.related.items():
+            if _is(table, relation):
+                return replace(relation, customer_columns=_column(relation, column))
+        return relation
+
+    def deltas(self, piece: Piece) -> list[Delta]:
+        """The deltas of a piece's changes, in order."""
+        new, cls = tuple.__new__, Delta
+        return [new(cls, change) for change in piece.changes]
+
+
+def _is(name: str, relation: Relation) -> bool:
+    """Whether a name of the configuration means this table; a bare name means schema public, or the
+    only schema that has it (see the catalogue of each source); of MySQL, the URL's database alone."""
+    if relation.dialect == "mysql" and relation.schema != relation.home:
+        return name == relation.table
+    return name in (relation.table, relation.name)
+
+
+def _column(relation: Relation, name: str) -> tuple[int, ...]:
+    try:
+        return index_of(relation.columns, [name])
+    except KeyError:
+        raise PermanentError(
+            f"table {relation.table} has no column {name}, which `customer.related` names as its customer's key",
+            f"its columns are {', '.join(c.name for c in relation.columns)}",
+        ) from None

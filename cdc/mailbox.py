@@ -1,0 +1,155 @@
+"""Between the thread that reads and the thread that applies: bounded, and it decides how much is a batch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from cdc.sources.source import Piece, Position, Progress
+
+BATCH_ROWS: Final = 20_000
+BATCH_BYTES: Final = 8 << 20
+HELD_BYTES: Final = 24 << 20
+"""What may wait here: with a batch in the applier's hands it keeps a sync far below 200 MB."""
+
+WORTH_ROWS: Final = 4_000
+WORTH_BYTES: Final = 2 << 20
+"""What is held back for in a backlog. A batch costs about 5 ms whatever is in it; to wait for a full
+one would leave the applier idle while the first is read: 20,000 rows take the reader 0.2 s."""
+
+FILL: Final = 0.5
+PAUSE: Final = 0.03
+"""Seconds that a batch may be filled for while the source is behind: at most, and without anything
+new. Bulk beats haste then, but the end of a backlog is not to be waited for."""
+
+
+class Parcel:
+    """What is handed over at once: pieces in order, and where the stream is behind them."""
+
+    __slots__ = ("asked", "pieces", "position")
+
+    def __init__(self, pieces: list[Piece], position: Position | None, *, asked: bool) -> None:
+        self.asked = asked
+        """The source waits to hear that `position` is durable."""
+        self.pieces = pieces
+        self.position = position
+        """None: the last piece's transaction is not over."""
+
+
+class Mailbox:
+    """Pieces go in at one end, parcels come out at the other.
+
+    A parcel is what has gathered: while the applier keeps up it is one transaction, handed over at
+    once; while it does not, batches grow by themselves. Only in a backlog (`behind`) is it held
+    back for at most FILL seconds, until it is a full batch.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        self._pieces: deque[Piece] = deque()
+        self._rows = 0
+        self._bytes = 0
+        self._progress: Position | None = None
+        self._asked = False
+        self._since = self._latest = 0.0
+        self._behind = False
+        self._error: BaseException | None = None
+        self._closed = False
+
+    def put(
+        self, events: list[Piece | Progress], *, behind: bool, waiting: Callable[[], None]
+    ) -> bool:
+        """Adds events; while there is no room calls `waiting` every half second. False once closed."""
+        with self._lock:
+            while self._bytes >= HELD_BYTES and not self._closed:
+                self._lock.wait(0.5)
+                waiting()
+            if self._closed:
+                return False
+            self._latest = time.monotonic()
+            if not self._pieces:
+                self._since = self._latest
+            for event in events:
+                if isinstance(event, Piece):
+                    self._pieces.append(event)
+                    self._rows += len(event.changes)
+                    self._bytes += event.size
+                    self._progress = event.position
+                else:
+                    self._progress = event.position
+                    self._asked = self._asked or event.asked
+            # Behind, a source says where it is only when it has sent everything.
+            self._behind = behind and not isinstance(events[-1], Progress)
+            self._lock.notify_all()
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the mailbox: `take` raises `error` once what is in it has been taken."""
+        with self._lock:
+            self._error = error
+            self._lock.notify_all()
+
+    def close(self) -> None:
+        """The applier takes no more."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+
+    def take(self, timeout: float) -> Parcel | None:
+        """The next parcel, or None after `timeout` seconds."""
+        until = time.monotonic() + timeout
+        with self._lock:
+            while not self._ready():
+                if self._error is not None and not self._pieces:
+                    raise self._error
+                now = time.monotonic()
+                wait = until - now
+                if self._pieces:
+                    wait = min(wait, self._held_until() - now)
+                if now >= until:
+                    return None
+                self._lock.wait(max(wait, 0.001))
+            return self._parcel()
+
+    @property
+    def waiting(self) -> int | None:
+        """When the oldest piece that waits here was committed (microseconds since 1970); None: none does."""
+        with self._lock:
+            return self._pieces[0].oldest if self._pieces else None
+
+    def _ready(self) -> bool:
+        if self._pieces:
+            return (
+                not self._behind
+                or self._rows >= WORTH_ROWS
+                or self._bytes >= WORTH_BYTES
+                or time.monotonic() >= self._held_until()
+                or self._error is not None
+            )
+        return self._progress is not None
+
+    def _held_until(self) -> float:
+        return min(self._since + FILL, self._latest + PAUSE)
+
+    def _parcel(self) -> Parcel:
+        pieces: list[Piece] = []
+        rows = size = 0
+        while self._pieces and rows < BATCH_ROWS and size < BATCH_BYTES:
+            piece = self._pieces.popleft()
+            pieces.append(piece)
+            rows += len(piece.changes)
+            size += piece.size
+        self._rows -= rows
+        self._bytes -= size
+        if self._pieces:
+            position = pieces[-1].position
+            self._since = time.monotonic()
+            asked = False
+        else:
+            position, self._progress = self._progress, None
+            asked, self._asked = self._asked, False
+        self._lock.notify_all()
+        return Parcel(pieces, position, asked=asked)

@@ -1,0 +1,348 @@
+"""Copies of tables, by copy and redo (design, decision 5).
+
+While the stream stands still at the checkpoint P, a round reads chunks as they are at one position
+L, not before P, and writes each in a transaction of its own that also strikes it off the plan. Then
+the stream goes on from P and redoes every later change on top. Invariant: between rounds, every row
+of a table that is under redo is, on the target, as it was on the source at some moment not before
+the stream's position, or is missing although a change or a chunk that is still to come will bring
+it. So once the plan is empty and the stream has passed the last L, the copy is exact.
+
+What fails without it: tests/test_snapshot.py (writes during the copy, kills between chunks), and
+the model of copy and redo, ported as a property test to tests/test_applier_contract.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import Final
+
+from appliers.applier import Applier
+from appliers.batch import Chunk
+from appliers.checkpoint import Copy, PlannedChunk, TableState
+from appliers.errors import OrderError
+from appliers.relation import Relation
+from cdc.logs import event
+from cdc.sources.source import ChunkReader, CopyRound, Position, Source, StalePlanError
+
+log = logging.getLogger(__name__)
+
+LANES: Final = 4
+"""At most so many chunks side by side, however many the target could take."""
+
+ALONE: Final = 300.0
+"""Seconds of a round while nothing else needs the stream: a first snapshot. Bounds how long the
+source keeps old row versions for us."""
+
+BESIDE: Final = 2.0
+"""Seconds of a round on a sync that streams other tables: how long those stand still."""
+
+
+FIRST_HOLDOFF: Final = 2.0
+LONGEST_HOLDOFF: Final = 60.0
+"""Seconds between a copy that failed and the next try; doubled each time."""
+
+
+class Holdoff:
+    """How long copies wait after one that failed, so that the stream gets on between two tries. It
+    outlives sessions."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._delay = FIRST_HOLDOFF
+
+    @property
+    def holds(self) -> bool:
+        return time.monotonic() < self._until
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a round may wait for others on the source while the stream stands still: never
+        longer than the stream then has for itself."""
+        return self._delay
+
+    def failed(self) -> float:
+        """Returns the seconds until the next try."""
+        delay, self._delay = self._delay, min(LONGEST_HOLDOFF, self._delay * 2)
+        self._until = time.monotonic() + delay
+        return delay
+
+    def over(self) -> None:
+        """A copy went well, or somebody has asked for one."""
+        self._until, self._delay = 0.0, FIRST_HOLDOFF
+
+
+class Snapshot:
+    """The copies of one sync's tables: what is left to do, and the rounds that do it."""
+
+    def __init__(
+        self,
+        source: Source,
+        applier: Applier,
+        relations: Mapping[str, Relation],
+        beat: Callable[[], None],
+        holdoff: Holdoff,
+    ) -> None:
+        self._source = source
+        self._applier = applier
+        self._relations = relations
+        self._beat = beat
+        self._holdoff = holdoff
+        self._rounds_end: Position | None = None
+        self._lock = threading.Lock()
+        self._prepared: set[Relation] = set()
+        self.tables: dict[str, TableState] = applier.state.tables()
+        self._settling = {t.table for t in self.tables.values() if t.copy is Copy.REDO}
+        """Under redo because they were copied, not because a row was read again."""
+
+    @property
+    def redo(self) -> frozenset[str]:
+        """Tables whose rows may be newer than the stream."""
+        return frozenset(t.table for t in self.tables.values() if t.copy is not Copy.DONE)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether chunks are left to copy or to plan."""
+        return any(t.copy in (Copy.PENDING, Copy.COPYING) for t in self.tables.values())
+
+    @property
+    def beside(self) -> bool:
+        """Whether the stream keeps rows up to date while copies wait: those of other tables, or those
+        that an earlier copy has left."""
+        return any(t.sweep or t.copy in (Copy.REDO, Copy.DONE) for t in self.tables.values())
+
+    def ahead(self) -> list[Position]:
+        """Where rows were read that may be newer than the stream."""
+        return [
+            self._source.position(t.exact_at)
+            for t in self.tables.values()
+            if t.copy is not Copy.DONE and t.exact_at is not None
+        ]
+
+    def due(self, through: Position) -> bool:
+        """Whether a round may begin: the stream has moved past the last one, and none has just failed."""
+        return (
+            self.unfinished
+            and not self._holdoff.holds
+            and (self._rounds_end is None or through.covers(self._rounds_end))
+        )
+
+    def reread(self, table: str, exact_at: str) -> None:
+        """Rows of a table were read again (the applier has written that down)."""
+        state = self.tables[table]
+        state.exact_at = exact_at
+        if state.copy is Copy.DONE:
+            state.copy = Copy.REDO
+
+    def reload(self) -> None:
+        """Takes over what has been planned in the state."""
+        self.tables.clear()
+        self.tables.update(self._applier.state.tables())
+
+    def settles(self, through: Position) -> list[TableState]:
+        """The tables that the stream has made exact."""
+        return [
+            t
+            for t in self.tables.values()
+            if t.copy is Copy.REDO
+            and t.exact_at is not None
+            and through.covers(self._source.position(t.exact_at))
+        ]
+
+    def settle(self, through: Position) -> None:
+        """Ends the redo of those tables. The checkpoint must already be at `through`: otherwise a crash
+        would replay changes onto newer rows without the redo rules."""
+        for state in self.settles(through):
+            state.copy = Copy.DONE
+            with self._applier.state.transaction():
+                self._applier.state.put_table(state)
+            if state.table in self._settling:
+                self._settling.discard(state.table)
+                event(log, "table-copied", table=state.table, rows=state.rows)
+
+    def round(self, copying: CopyRound, *, stop: Callable[[], bool]) -> None:
+        """Copies chunks for a while and closes the round. The caller applies nothing meanwhile."""
+        alone = all(t.copy is not Copy.DONE for t in self.tables.values())
+        until = time.monotonic() + (ALONE if alone else BESIDE)
+        try:
+            self._rounds_end = copying.position
+            reader = copying.reader()
+            try:
+                self._plan(reader)
+                self._copy(copying, stop=lambda: stop() or time.monotonic() > until)
+                if not stop():
+                    self._finish(reader)
+            finally:
+                reader.close()
+        finally:
+            copying.close()
+
+    def _plan(self, reader: ChunkReader) -> None:
+        """Plans the tables that have none. After the round's moment: a row that the plan's blocks do
+        not hold was written after it, so the log has it."""
+        for state in self.tables.values():
+            if state.copy is not Copy.PENDING:
+                continue
+            relation = self._relations[state.table]
+            self._prepare(relation)
+            state.sweep = state.sweep or not self._applier.is_empty(relation)
+            try:
+                plan = reader.plan(relation)
+            except StalePlanError:
+                event(log, "table-rewritten", table=state.table)
+                continue
+            state.fingerprint, state.rows_estimated = plan.fingerprint, plan.rows_estimated
+            state.exact_at = str(reader.position)
+            with self._applier.state.transaction():
+                self._applier.state.plan(state, plan.bounds)
+            event(
+                log,
+                "table-planned",
+                table=state.table,
+                chunks=len(plan.bounds),
+                rows=plan.rows_estimated,
+            )
+
+    def _copy(self, copying: CopyRound, *, stop: Callable[[], bool]) -> None:
+        """Copies what is planned. Chunks whose rows refer to rows that have not come yet are tried
+        again, one after the other, for as long as that gets any of them written."""
+        stale: set[str] = set()
+        chunks = self._applier.state.chunks()
+        late = self._in_lanes(copying, chunks, LANES, stale, stop)
+        while late and not stop():
+            again = self._in_lanes(copying, list(late), 1, stale, stop)
+            if len(again) == len(late):
+                raise next(iter(again.values()))
+            late = again
+        for table in stale:
+            state = self.tables[table]
+            event(log, "table-rewritten", table=table)
+            state.copy, state.rows, state.chunks = Copy.PENDING, 0, 0
+            with self._applier.state.transaction():
+                self._applier.state.put_table(state)
+
+    def _in_lanes(
+        self,
+        copying: CopyRound,
+        chunks: list[PlannedChunk],
+        lanes: int,
+        stale: set[str],
+        stop: Callable[[], bool],
+    ) -> dict[PlannedChunk, OrderError]:
+        """Copies chunks in threads; gives those that came too early. Adds to `stale` the tables that
+        were rewritten."""
+        todo = deque(chunks)
+        errors: list[BaseException] = []
+        late: dict[PlannedChunk, OrderError] = {}
+        lane = (copying, todo, errors, late, stale, stop)
+        threads = [
+            threading.Thread(target=self._lane, args=lane, name=f"copy-{n}", daemon=True)
+            for n in range(min(lanes, self._applier.parallel, len(todo)))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for error in errors:
+            raise error
+        return late
+
+    def _lane(
+        self,
+        copying: CopyRound,
+        todo: deque[PlannedChunk],
+        errors: list[BaseException],
+        late: dict[PlannedChunk, OrderError],
+        stale: set[str],
+        stop: Callable[[], bool],
+    ) -> None:
+        """One thread's copies, over connections of its own."""
+        try:
+            reader = copying.reader()
+            applier = self._applier.fork()
+            prepared: set[str] = set()
+            try:
+                while todo and not errors and not stop():
+                    try:
+                        chunk = todo.popleft()
+                    except IndexError:
+                        break
+                    if chunk.table in stale:
+                        continue
+                    if chunk.table not in prepared:
+                        applier.prepare(self._relations[chunk.table])
+                        prepared.add(chunk.table)
+                    try:
+                        self._copy_chunk(reader, applier, chunk)
+                    except (StalePlanError, OrderError) as e:
+                        if isinstance(e, OrderError):
+                            late[chunk] = e
+                        else:
+                            stale.add(chunk.table)
+                        # It was in the middle of a chunk: only a new one is sure.
+                        applier.close()
+                        applier = self._applier.fork()
+                        prepared.clear()
+            finally:
+                reader.close()
+                applier.close()
+        except BaseException as e:  # noqa: BLE001 - raised again by the thread that waits
+            errors.append(e)
+
+    def _copy_chunk(self, reader: ChunkReader, applier: Applier, chunk: PlannedChunk) -> None:
+        state = self.tables[chunk.table]
+        relation = self._relations[chunk.table]
+        exact_at = str(reader.position)
+        if (only := self._source.bounded_to(chunk.bounds)) is not None:
+            # Before the chunk, which is struck off with its rows: a kill between them repeats both.
+            applier.sweep(relation, reader.keys(relation, only), only, exact_at)
+        blocks = self._beating(reader.read(relation, chunk.bounds, state.fingerprint))
+        rows = applier.copy(Chunk(relation, chunk.number, blocks), exact_at)
+        with self._lock:
+            state.rows += rows
+            state.exact_at = exact_at
+
+    def _beating(self, blocks: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+        for block in blocks:
+            self._beat()
+            yield block
+
+    def _finish(self, reader: ChunkReader) -> None:
+        """Puts the tables whose plan is through under redo, deleting what the source does not have."""
+        left = {c.table for c in self._applier.state.chunks()}
+        for state in self.tables.values():
+            if state.copy is not Copy.COPYING or state.table in left:
+                continue
+            if state.sweep and not self._swept(reader, state.table):
+                continue
+            state.copy, state.sweep, state.exact_at = Copy.REDO, False, str(reader.position)
+            self._settling.add(state.table)
+            with self._applier.state.transaction():
+                self._applier.state.put_table(state)
+
+    def _swept(self, reader: ChunkReader, table: str) -> bool:
+        """Whether the rows that the source does not have are gone from the target; False: the table was
+        rewritten meanwhile, and the next round tries again."""
+        relation = self._relations[table]
+        self._prepare(relation)
+        keys = self._beating(reader.keys(relation, None))
+        try:
+            # Here and not by the applier, which would be in the middle of something. From the first
+            # block on the table is locked.
+            first = next(keys, None)
+        except StalePlanError:
+            event(log, "table-rewritten", table=table)
+            return False
+        blocks = keys if first is None else chain([first], keys)
+        deleted = self._applier.sweep(relation, blocks, None, str(reader.position))
+        event(log, "table-swept", table=table, rows=deleted)
+        return True
+
+    def _prepare(self, relation: Relation) -> None:
+        if relation not in self._prepared:
+            self._applier.prepare(relation)
+            self._prepared.add(relation)

@@ -1,0 +1,242 @@
+"""Preflight of a MySQL or MariaDB source: every setting, grant and table that a sync depends on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from appliers.errors import SyncError
+from appliers.finding import Finding
+from appliers.relation import Relation
+from cdc.sources.mysql.connection import (
+    Connection,
+    Server,
+    log_end,
+    one,
+    quoted,
+    rows,
+    variables,
+)
+from cdc.sources.mysql.identity import LOG_UPDATES, REQUIRED, UNLOGGED, unlogged_replica
+from cdc.sources.mysql.snapshots import SWITCH_GTIDS_ON
+
+SHORTEST_LOG: Final = 86400
+"""Seconds that the log should be kept at least: a sync that stands longer has to begin anew."""
+
+SETTINGS: Final = (
+    *("log_bin", "server_id", "binlog_row_image", "gtid_mode", "binlog_row_value_options"),
+    *("binlog_expire_logs_seconds", "expire_logs_days", "sync_binlog", "max_connections"),
+    *("innodb_flush_log_at_trx_commit", *REQUIRED),
+)
+
+_CASCADES = """
+    SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE
+    FROM information_schema.REFERENTIAL_CONSTRAINTS
+    WHERE (DELETE_RULE IN ('CASCADE', 'SET NULL', 'SET DEFAULT')
+        OR UPDATE_RULE IN ('CASCADE', 'SET NULL', 'SET DEFAULT')) AND CONSTRAINT_SCHEMA IN ({})"""
+
+_GRANT = re.compile(
+    r"GRANT (?P<what>.*) ON (?P<where>(?:`(?:[^`]|``)*`|\*)\.(?:`(?:[^`]|``)*`|\*)) TO "
+)
+_ALL: Final = "ALL PRIVILEGES"
+DUMPS: Final = frozenset({"REPLICATION SLAVE", "REPLICATION REPLICA"})
+MONITORS: Final = frozenset({"REPLICATION CLIENT", "BINLOG MONITOR", "SUPER"})
+
+
+def check(db: Connection, server: Server, relations: Sequence[Relation]) -> Iterator[Finding]:
+    """The findings, each FAILED with the statement that mends it."""
+    found = variables(db, *SETTINGS)
+    yield Finding("ok", "server", f"{server.product} {server.text.removeprefix('5.5.5-')}")
+    yield _log(found)
+    for name, (wanted, remedy) in REQUIRED.items():
+        yield _required(name, wanted, remedy, found)
+    if (setting := unlogged_replica(db)) is not None:
+        yield Finding("FAILED", setting, UNLOGGED.format(setting), LOG_UPDATES.format(setting))
+    yield from _images(found)
+    yield _numbered(server, found)
+    yield from _expiry(found)
+    yield from _filters(db, server)
+    yield from _grants(db, server)
+    if not _logs_cascades(db, server):
+        yield from _cascades(db, server, relations)
+    for relation in relations:
+        yield _readable(db, relation)
+
+
+def _log(found: Mapping[str, str]) -> Finding:
+    if found.get("log_bin") != "ON":
+        remedy = "log_bin = binlog in the source's configuration, and restart it"
+        return Finding("FAILED", "log_bin", "is OFF, expected ON", remedy)
+    if found.get("server_id", "0") == "0":
+        # A server without a number refuses whoever wants its log (sql/rpl_master.cc).
+        return Finding("FAILED", "server_id", "is 0", "SET GLOBAL server_id = 1; or another number")
+    return Finding("ok", "log_bin", "ON")
+
+
+def _required(name: str, wanted: str, remedy: str, found: Mapping[str, str]) -> Finding:
+    value = found.get(name)
+    if value is None or value.upper() == wanted:
+        return Finding("ok", name, wanted)
+    if name == "binlog_row_metadata":
+        remedy += f"; and {name} = {wanted} in the source's configuration"
+    return Finding("FAILED", name, f"is {value}, expected {wanted}", remedy)
+
+
+def _images(found: Mapping[str, str]) -> Iterator[Finding]:
+    image = found.get("binlog_row_image", "FULL").upper()
+    if image.startswith("FULL"):
+        yield Finding("ok", "binlog_row_image", image)
+    else:
+        yield Finding(
+            "warn",
+            "binlog_row_image",
+            f"is {image}: an INSERT that leaves columns out stops the sync, because the log does not say what"
+            " they became; and deletes name their customer only by the key",
+            "SET GLOBAL binlog_row_image = FULL",
+        )
+    if found.get("binlog_row_value_options"):
+        yield Finding(
+            "warn",
+            "binlog_row_value_options",
+            f"is {found['binlog_row_value_options']}: parts of JSON values are read more slowly than whole ones",
+            "SET GLOBAL binlog_row_value_options = ''",
+        )
+
+
+def _numbered(server: Server, found: Mapping[str, str]) -> Finding:
+    if server.flavour == "mariadb":
+        return Finding("ok", "GTIDs", "on")
+    mode = found.get("gtid_mode", "OFF")
+    if mode == "ON":
+        return Finding("ok", "gtid_mode", "ON")
+    return Finding("FAILED", "gtid_mode", f"is {mode}, expected ON", SWITCH_GTIDS_ON)
+
+
+def _expiry(found: Mapping[str, str]) -> Iterator[Finding]:
+    """How long the server keeps its log: 0 is for ever."""
+    seconds = int(float(found.get("binlog_expire_logs_seconds", "0")))
+    if not seconds:
+        seconds = int(float(found.get("expire_logs_days", "0")) * 86400)
+    if not seconds:
+        yield Finding("ok", "binlog_expire_logs_seconds", "0: the source keeps its log for ever")
+    elif seconds < SHORTEST_LOG:
+        yield Finding(
+            "warn",
+            "binlog_expire_logs_seconds",
+            f"is {seconds}: a sync that stands longer than that has to copy everything again",
+            "SET GLOBAL binlog_expire_logs_seconds = 604800; or what the disk can spare",
+        )
+    else:
+        yield Finding("ok", "binlog_expire_logs_seconds", f"{seconds} ({seconds / 86400:.1f} days)")
+
+
+def _filters(db: Connection, server: Server) -> Iterator[Finding]:
+    """What keeps changes out of the log (binlog_do_db, binlog_ignore_db): only the log's status says."""
+    try:
+        found = log_end(db, server)
+    except SyncError:
+        return
+    for name, option in (
+        ("Binlog_Do_DB", "binlog_do_db"),
+        ("Binlog_Ignore_DB", "binlog_ignore_db"),
+    ):
+        if found.get(name):
+            yield Finding(
+                "warn",
+                option,
+                f"is {found[name]}: changes of other databases, or through other default databases, are not"
+                " in the log"
+                if name == "Binlog_Do_DB"
+                else f"is {found[name]}: changes of these databases are not in the log",
+                f"take {option} out of the source's configuration, and restart it",
+            )
+
+
+def _grants(db: Connection, server: Server) -> Iterator[Finding]:
+    """The privileges of the whole server. Those on tables are tried out."""
+    user = str(one(db, "SELECT CURRENT_USER()")[0])
+    everywhere = privileges(db, server)
+    monitor = "BINLOG MONITOR" if server.flavour == "mariadb" else "REPLICATION CLIENT"
+    for subject, accepted in (("REPLICATION SLAVE", DUMPS), (monitor, MONITORS)):
+        if everywhere & (accepted | {_ALL}):
+            yield Finding("ok", f"grant {subject}", f"{user} has it")
+        else:
+            yield Finding(
+                "FAILED",
+                f"grant {subject}",
+                f"{user} does not have it",
+                f"GRANT {subject} ON *.* TO {account(user)}",
+            )
+
+
+def privileges(db: Connection, server: Server) -> set[str]:
+    """What the user may do on the whole server, by itself or by a role that is active."""
+    statement = "SHOW GRANTS"
+    if server.flavour == "mysql":
+        # MariaDB shows them by itself.
+        roles = str(one(db, "SELECT CURRENT_ROLE()")[0])
+        statement += "" if roles == "NONE" else f" FOR CURRENT_USER() USING {roles}"
+    found: set[str] = set()
+    for (text,) in rows(db, statement):
+        match = _GRANT.match(str(text))
+        if match and match["where"] == "*.*":
+            found |= {p.strip().upper() for p in match["what"].split(",")}
+    return found
+
+
+def _readable(db: Connection, relation: Relation) -> Finding:
+    subject = f"table {relation.table}"
+    columns = ", ".join(quoted(c.name) for c in relation.columns)
+    try:
+        rows(db, f"SELECT {columns} FROM {quoted(relation.schema, relation.name)} LIMIT 0")
+    except SyncError:
+        user = str(one(db, "SELECT CURRENT_USER()")[0])
+        table = quoted(relation.schema, relation.name)
+        return Finding(
+            "FAILED",
+            subject,
+            f"{user} may not read it",
+            f"GRANT SELECT ON {table} TO {account(user)}",
+        )
+    return Finding("ok", subject, f"key {', '.join(relation.key_names)}")
+
+
+def _logs_cascades(db: Connection, server: Server) -> bool:
+    """Whether the server's log has what foreign keys do to the rows of their table. Where the engine
+    does it, it has not: MariaDB (manual, "Foreign Keys", MDEV-12453), MySQL before 9.6, and later if
+    it is told so (manual, "Replication and Foreign Keys": innodb_native_foreign_keys)."""
+    if server.flavour == "mariadb" or server.version < (9, 6, 0):
+        return False
+    native = variables(db, "innodb_native_foreign_keys").get("innodb_native_foreign_keys", "OFF")
+    return native == "OFF"
+
+
+def _cascades(db: Connection, server: Server, relations: Sequence[Relation]) -> Iterator[Finding]:
+    synced = {(r.schema, r.name) for r in relations}
+    if not synced:
+        return
+    schemas = sorted({schema for schema, _ in synced})
+    query = _CASCADES.format(", ".join(["%s"] * len(schemas)))
+    for schema, table, name, delete, update in rows(db, query, schemas):
+        if (schema, table) not in synced:
+            continue
+        rules = [
+            f"ON {what} {rule}"
+            for what, rule in (("DELETE", delete), ("UPDATE", update))
+            if rule not in ("RESTRICT", "NO ACTION")
+        ]
+        yield Finding(
+            "warn",
+            f"table {schema}.{table}",
+            f"foreign key {name} is {' '.join(rules)}: rows that it deletes or changes are not in"
+            f" {server.product}'s log",
+            f"ALTER TABLE {quoted(schema, table)} DROP FOREIGN KEY {quoted(name)}, and add it without; or let the"
+            " target's own foreign key do the same",
+        )
+
+
+def account(user: str) -> str:
+    """`name@host`, as CURRENT_USER() gives it, for GRANT."""
+    name, _, host = user.rpartition("@")
+    return "@".join("'" + part.replace("'", "''") + "'" for part in (name, host))

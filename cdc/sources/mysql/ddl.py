@@ -1,0 +1,96 @@
+"""What becomes of statements in the log that concern synced tables."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from appliers.delta import Op
+from appliers.errors import PermanentError
+from cdc.sources.mysql.events import Statement
+from cdc.sources.mysql.gathering import RowChange
+from cdc.sources.mysql.statements import Deed, Effect, Statements
+from cdc.sources.mysql.tables import Tables
+
+_COPY: Final = "`cdc snapshot` copies everything again"
+_ROW_FORMAT: Final = (
+    f"SET GLOBAL binlog_format = ROW; on the source (sessions that exist keep theirs), then {_COPY}"
+)
+
+
+class Outcome(NamedTuple):
+    changes: list[RowChange]
+    shapes: bool
+    """Whether table maps may mean something else now."""
+    replaced: dict[str, str]
+    """Tables that have other rows now, which the log does not tell, and by what statement."""
+
+
+class Ddl:
+    """Turns statements into changes, or stops at them.
+
+    The outcomes are those of a PostgreSQL source where there is one (tests/test_schema_changes.py):
+    a table that was dropped, or renamed away, leaves its rows on the target. One that is created is
+    empty, so it is emptied there. One that took another's name (online schema tools do so), or lost
+    rows with a partition, has rows that the log does not tell of: it has to be copied anew.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._names: frozenset[tuple[str, str]] = frozenset()
+        self._statements = Statements((), folds_names=tables.folds_names)
+
+    def outcome(self, statement: Statement, place: str, *, begun: bool) -> Outcome:
+        """What a statement does. `place` is where it stands in the log, for people. `begun`: inside of a
+        transaction, as CREATE TABLE … SELECT is, which then has made its table. Raises PermanentError
+        for one that changed rows which are not in the log."""
+        names = self._tables.names()
+        if names is not self._names:
+            self._names = names
+            self._statements = Statements(names, folds_names=self._tables.folds_names)
+        effects = self._statements.effects(
+            statement.text, statement.database, ansi_quotes=statement.ansi_quotes
+        )
+        made: list[RowChange] = []
+        for effect in effects:
+            if (
+                effect.deed is Deed.CREATED
+                and effect.verb.endswith("EXISTS")
+                and not (statement.done or begun)
+            ):
+                continue
+            made += self._changes(effect, place)
+        return Outcome(
+            made,
+            any(effect.deed is not Deed.TRUNCATED for effect in effects),
+            {".".join(e.table): e.verb for e in effects if e.deed is Deed.REPLACED},
+        )
+
+    def _changes(self, effect: Effect, place: str) -> list[RowChange]:
+        database, name = effect.table
+        table, verb = f"{database}.{name}", effect.verb
+        match effect.deed:
+            case Deed.WRITTEN:
+                raise PermanentError(
+                    f"table {table} was changed by {verb} in statement format ({place}): the rows are"
+                    " not in the log",
+                    _ROW_FORMAT,
+                )
+            case Deed.UNKNOWN if not name:
+                raise PermanentError(
+                    f"a routine called by {verb} wrote in statement format ({place}): the log does not"
+                    " say which tables",
+                    _ROW_FORMAT,
+                )
+            case Deed.UNKNOWN:
+                raise PermanentError(
+                    f"a statement that begins with {verb} and may concern table {table} cannot be"
+                    f" understood ({place})",
+                    f"report this; {_COPY}",
+                )
+            case Deed.TRUNCATED | Deed.CREATED:
+                if effect.deed is Deed.CREATED:
+                    self._tables.changed(database, name)
+                return [(Op.TRUNCATE, self._tables.of_name(database, name), None, None)]
+            case Deed.RENAMED | Deed.ALTERED | Deed.REPLACED:
+                self._tables.changed(database, name)
+                return []

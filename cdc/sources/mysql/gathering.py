@@ -1,0 +1,129 @@
+"""Rows on their way from events to pieces."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from appliers.delta import Commit, Op
+from appliers.relation import Relation
+from cdc.sources.mysql.position import BinlogPosition
+from cdc.sources.source import Change, Piece
+
+PIECE_BYTES: Final = 4 << 20
+"""A transaction larger than this comes in pieces: bounds memory together with the mailbox."""
+
+PIECE_ROWS: Final = 20_000
+
+RowChange = tuple[Op, Relation, bytes | None, bytes | None]
+
+
+class Gathering:
+    """Changes of whole transactions, and behind them those of one that is not over.
+
+    Whole transactions are given together: a piece for each transaction of one row took twice the time
+    of what is done now. Those of an open one are given only when they are too many to be kept, and
+    can be dropped until then.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.pieces_size = 0
+        self.in_pieces = False
+        """A part of a transaction was given whose end was not."""
+        self.size = 0
+        """Bytes of the log that are gathered; whoever reads events adds to it."""
+        self.commit = Commit("", 0, 0)
+        self.ordinal = 0
+        """Of the open transaction's last change."""
+        self.given = 0
+        """How many of the open transaction's changes were given."""
+        self._changes: list[Change] = []
+        self._whole = self._whole_size = 0
+        self._ended: Commit | None = None
+
+    @property
+    def full(self) -> bool:
+        return self.size >= PIECE_BYTES or len(self._changes) >= PIECE_ROWS
+
+    def begin(self, commit: Commit) -> None:
+        self.commit = commit
+        self.ordinal = self.given = 0
+
+    def inserts(self, relation: Relation, rows: list[bytes]) -> None:
+        op, commit = Op.INSERT, self.commit
+        numbers = range(self.ordinal + 1, self.ordinal + len(rows) + 1)
+        self._changes += [
+            (op, relation, None, row, commit, n) for row, n in zip(rows, numbers, strict=True)
+        ]
+        self.ordinal += len(rows)
+
+    def deletes(self, relation: Relation, rows: list[bytes]) -> None:
+        op, commit = Op.DELETE, self.commit
+        numbers = range(self.ordinal + 1, self.ordinal + len(rows) + 1)
+        self._changes += [
+            (op, relation, row, None, commit, n) for row, n in zip(rows, numbers, strict=True)
+        ]
+        self.ordinal += len(rows)
+
+    def updates(self, relation: Relation, rows: list[tuple[bytes | None, bytes]]) -> None:
+        op, commit = Op.UPDATE, self.commit
+        numbers = range(self.ordinal + 1, self.ordinal + len(rows) + 1)
+        self._changes += [
+            (op, relation, before, after, commit, n)
+            for (before, after), n in zip(rows, numbers, strict=True)
+        ]
+        self.ordinal += len(rows)
+
+    def append(self, rows: list[RowChange]) -> None:
+        for row in rows:
+            self.ordinal += 1
+            self._changes.append((*row, self.commit, self.ordinal))
+
+    def end(self, *, telling: bool = False) -> None:
+        """The open transaction is whole. `telling`: its position matters, be there changes or not."""
+        if len(self._changes) > self._whole or self.given or telling:
+            self._whole, self._ended = len(self._changes), self.commit
+        self._whole_size = self.size
+
+    def drop(self) -> None:
+        """What of the open transaction was not given."""
+        del self._changes[self._whole :]
+        self.size = self._whole_size
+
+    def back_to(self, ordinal: int) -> None:
+        """Drops the open transaction's changes behind this one, which was not given."""
+        del self._changes[self._whole + ordinal - self.given :]
+        self.ordinal = ordinal
+
+    def take_open(self) -> tuple[list[RowChange], int]:
+        """The open transaction's changes and their bytes, which are dropped here."""
+        rows = [change[:4] for change in self._changes[self._whole :]]
+        size = self.size - self._whole_size
+        self.drop()
+        return rows, size
+
+    def give_whole(self, position: BinlogPosition | None) -> None:
+        """Whole transactions, if there are any, as one piece; `position` is behind the last."""
+        if self._ended is not None:
+            self._give(position, self._whole, self._whole_size, self._ended)
+            self._ended = None
+        if not self._changes:
+            self.size = self._whole_size = 0
+
+    def give_part(self) -> None:
+        """What there is of the open transaction, which is all that there is."""
+        self.given += len(self._changes)
+        self._give(None, len(self._changes), self.size, self.commit)
+
+    @property
+    def has_whole(self) -> bool:
+        return self._ended is not None
+
+    def _give(self, position: BinlogPosition | None, count: int, size: int, commit: Commit) -> None:
+        changes, self._changes = self._changes[:count], self._changes[count:]
+        oldest = (changes[0][4] if changes else commit).committed_at
+        self.pieces.append(Piece(changes, commit, oldest, position, size))
+        self.pieces_size += size
+        self.size -= size
+        self._whole = self._whole_size = 0
+        self.in_pieces = position is None

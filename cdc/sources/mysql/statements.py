@@ -1,0 +1,330 @@
+"""What a statement in the log does to tables that are synced.
+
+Rows come as row events. A statement matters where it does what no row event says: it empties a table,
+puts another in its place, gives it another shape, or was logged instead of its rows. Statements are cut
+by sqlglot's tokenizer for MySQL; its parser takes many of them for unknown commands (RENAME TABLE,
+ALTER TABLE … TRUNCATE PARTITION, REPLACE), so the few grammars that matter are read here.
+Sources: the SQL statement syntax of the MySQL and MariaDB manuals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NamedTuple
+
+Table = tuple[str, str]
+"""Database and name."""
+
+
+class Deed(Enum):
+    TRUNCATED = "truncated"
+    """It is empty now."""
+    CREATED = "created"
+    """It is new, and empty."""
+    RENAMED = "renamed"
+    """It has another name now, or is gone: nothing is there under this name."""
+    REPLACED = "replaced"
+    """Its rows are others now, and no row event says which."""
+    ALTERED = "altered"
+    """Its shape may be another."""
+    WRITTEN = "written"
+    """Its rows were changed by a statement that was logged in their place."""
+    UNKNOWN = "unknown"
+    """Named in a statement that cannot be understood."""
+
+
+class Effect(NamedTuple):
+    deed: Deed
+    table: Table
+    verb: str
+    """The statement's first words, for people."""
+
+
+HARMLESS: Final = frozenset(
+    """ANALYZE CHECK CHECKSUM FLUSH GRANT REVOKE SET OPTIMIZE REPAIR PURGE RESET KILL INSTALL UNINSTALL
+    CHANGE START STOP LOCK UNLOCK USE SHOW DESCRIBE DESC EXPLAIN HELP CACHE SHUTDOWN RESTART CLONE
+    IMPORT SIGNAL BINLOG DEALLOCATE PREPARE BACKUP""".split()
+)
+"""First words of statements that leave rows and shapes alone. (IMPORT TABLE makes a table that was
+not there; OPTIMIZE and ANALYZE are logged like DDL.)"""
+
+WRITERS: Final = frozenset(["SELECT", "DO", "CALL", "WITH", "VALUES", "(", "EXECUTE"])
+"""First words of statements that are in the log only because a routine in them writes."""
+
+_OBJECTS: Final = frozenset(
+    """TABLE TABLES INDEX DATABASE SCHEMA VIEW TRIGGER PROCEDURE FUNCTION EVENT USER ROLE SERVER SEQUENCE
+    TABLESPACE LOGFILE PACKAGE RESOURCE SPATIAL_REFERENCE INSTANCE LIBRARY JSON_DUALITY CATALOG""".split()
+)
+_PARTED: Final = frozenset(["DROP", "TRUNCATE", "EXCHANGE", "DISCARD", "IMPORT", "CONVERT"])
+"""What ALTER TABLE does to a PARTITION or TABLESPACE that takes rows away or brings others."""
+
+_SCAN = re.compile(
+    r"""'(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`]|``)*`
+    | (?P<comment> /\*(?!M?!).*?\*/ | \#[^\n]* | --(?=\s|$)[^\n]*)
+    | (?P<mark> /\*M?!\d* | \*/ )""",
+    re.VERBOSE | re.DOTALL,
+)
+_WRAPPED = re.compile(
+    r"\s*SET\s+STATEMENT\s.*?\sFOR\s+(?=[A-Z]+\s)|\s*ANALYZE\s+(FORMAT\s*=\s*\w+\s+)?(?!\s|TABLE|LOCAL|NO_WRITE)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""MariaDB: settings for one statement, and a plan with the statement's true figures: it is run."""
+_FIRST = re.compile(r"\s*([A-Za-z]+|\()")
+
+
+def executable(text: str) -> str:
+    """The statement without comments, with what stands in the comments that the server executes."""
+    if "/*" not in text and "--" not in text and "#" not in text:
+        return text
+    return _SCAN.sub(lambda m: " " if m["comment"] or m["mark"] else m[0], text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    text: str
+    upper: str
+    """Empty for what is quoted: no keyword."""
+    name: bool
+    """Whether it can name something."""
+
+
+class Statements:
+    """Reads statements for one set of synced tables."""
+
+    def __init__(self, synced: Iterable[Table], *, folds_names: bool) -> None:
+        self._fold = str.lower if folds_names else str
+        self._synced = {self._folded(t): t for t in synced}
+        # Quotes in a name are doubled where it stands in quotes; compared loosely here, exactly later.
+        self._names = {
+            name.lower().replace(quote, quote * 2) for _, name in self._synced for quote in '`"'
+        }
+
+    def effects(self, text: str, database: str, *, ansi_quotes: bool = False) -> list[Effect]:
+        """What the statement does to synced tables, run with this default database."""
+        text = _WRAPPED.sub("", executable(text))
+        first = _FIRST.match(text)
+        head = first[1].upper() if first else ""
+        if head in HARMLESS:
+            return []
+        lowered = text.lower()
+        drops_database = head == "DROP" and ("database" in lowered or "schema" in lowered)
+        if head in WRITERS:
+            return [Effect(Deed.UNKNOWN, ("", ""), head)]
+        if not drops_database and not any(name in lowered for name in self._names):
+            return []
+        try:
+            words = _words(text, ansi_quotes=ansi_quotes)
+            found = _Reader(words, database).effects()
+        except (ValueError, IndexError):
+            return [Effect(Deed.UNKNOWN, table, head) for table in self._named(lowered)]
+        return [
+            Effect(deed, self._synced[key], verb)
+            for deed, table, verb in self._each(found)
+            if (key := self._folded(table)) in self._synced
+        ]
+
+    def _each(self, found: list[Effect]) -> Iterable[Effect]:
+        """With an effect on each of a database's tables for what is said of the database."""
+        for effect in found:
+            database, name = effect.table
+            if name:
+                yield effect
+            else:
+                wanted = self._fold(database)
+                yield from (
+                    Effect(effect.deed, t, effect.verb)
+                    for key, t in self._synced.items()
+                    if key[0] == wanted
+                )
+
+    def _folded(self, table: Table) -> Table:
+        return self._fold(table[0]), self._fold(table[1])
+
+    def _named(self, lowered: str) -> list[Table]:
+        """Synced tables whose names occur as words."""
+        return [
+            table
+            for key, table in self._synced.items()
+            if re.search(rf"(?<![\w$]){re.escape(key[1].lower())}(?![\w$])", lowered)
+        ]
+
+
+def _words(text: str, *, ansi_quotes: bool) -> list[_Word]:
+    """Raises ValueError for what the tokenizer does not take."""
+    import sqlglot  # noqa: PLC0415 - a tenth of a second, and most logs have no DDL
+    from sqlglot.errors import SqlglotError  # noqa: PLC0415
+
+    # Of a statement that it calls a command, the tokenizer gives the rest as one text; not so behind
+    # another word.
+    text = f"- {text}"
+    try:
+        tokens = sqlglot.tokenize(text, read="mysql")[1:]
+    except SqlglotError as e:
+        raise ValueError(str(e)) from e
+    made = []
+    for token in tokens:
+        quoted = token.token_type.name == "IDENTIFIER" or (
+            ansi_quotes and token.token_type.name == "STRING" and text[token.start] == '"'
+        )
+        literal = token.token_type.name in ("STRING", "NUMBER")
+        bare = bool(re.fullmatch(r"[\w$]+", token.text)) and not literal
+        plain = "" if quoted or literal else token.text.upper()
+        made.append(_Word(token.text, plain, quoted or bare))
+    return made
+
+
+class _Reader:
+    """One statement. Raises IndexError or ValueError where it is not as expected."""
+
+    def __init__(self, words: Sequence[_Word], database: str) -> None:
+        self._words = words
+        self._database = database
+        self._at = 0
+
+    def effects(self) -> list[Effect]:
+        head = self._next()
+        if head == "TRUNCATE":
+            self._skip("TABLE")
+            return [Effect(Deed.TRUNCATED, self._table(), head)]
+        if head == "RENAME":
+            return self._rename() if self._next() in ("TABLE", "TABLES") else []
+        if head in ("INSERT", "REPLACE"):
+            self._skip("LOW_PRIORITY", "DELAYED", "HIGH_PRIORITY", "IGNORE", "INTO")
+            return [Effect(Deed.WRITTEN, self._table(), head)]
+        if head == "LOAD":
+            while self._next() != "TABLE":
+                pass
+            return [Effect(Deed.WRITTEN, self._table(), head)]
+        if head in ("UPDATE", "DELETE"):
+            return [Effect(Deed.WRITTEN, t, head) for t in self._mentioned()]
+        if head in ("CREATE", "ALTER", "DROP"):
+            return self._definition(head)
+        raise ValueError(head)
+
+    def _definition(self, head: str) -> list[Effect]:
+        seen = set()
+        while (word := self._next()) not in _OBJECTS:
+            seen.add(word)
+        verb = f"{head} {word}"
+        if "TEMPORARY" in seen:
+            return []
+        if word == "INDEX":
+            while self._next() != "ON":
+                pass
+            return [Effect(Deed.ALTERED, self._table(), verb)]
+        if word in ("DATABASE", "SCHEMA") and head == "DROP":
+            self._skip("IF", "EXISTS")
+            return [Effect(Deed.RENAMED, (self._name(), ""), verb)]
+        if word not in ("TABLE", "TABLES"):
+            return []
+        if head == "CREATE" and self._peek() == "IF":
+            verb += " IF NOT EXISTS"
+        self._skip("IF", "NOT", "EXISTS")
+        if head == "DROP":
+            return [Effect(Deed.RENAMED, t, verb) for t in self._list()]
+        table = self._table()
+        return [Effect(Deed.CREATED, table, verb)] if head == "CREATE" else self._alter(table)
+
+    def _alter(self, table: Table) -> list[Effect]:
+        """The actions behind ALTER TABLE t, parted by commas outside of brackets."""
+        verb = "ALTER TABLE"
+        self._skip("NOWAIT")
+        if self._peek() == "WAIT":
+            self._at += 2  # and its seconds
+        depth, start = 0, True
+        renamed: Table | None = None
+        while self._at < len(self._words):
+            word = self._next()
+            if word in ("(", ")"):
+                depth += 1 if word == "(" else -1
+            if start and word in _PARTED and self._peek() in ("PARTITION", "TABLESPACE", "TABLE"):
+                verb = f"{verb} … {word} {self._peek()}"
+                others = [Effect(Deed.REPLACED, t, verb) for t in self._mentioned()]
+                return [Effect(Deed.REPLACED, table, verb), *others]
+            if start and word == "RENAME" and self._peek() not in ("COLUMN", "INDEX", "KEY"):
+                self._skip("TO", "AS", "=")
+                renamed = self._table()
+            start = depth == 0 and word == ","
+        if renamed is None:
+            return [Effect(Deed.ALTERED, table, verb)]
+        return _moved([(table, renamed)], f"{verb} … RENAME")
+
+    def _rename(self) -> list[Effect]:
+        self._skip("IF", "EXISTS")
+        pairs: list[tuple[Table, Table]] = []
+        while True:
+            old = self._table()
+            while self._next() != "TO":
+                pass
+            pairs.append((old, self._table()))
+            if self._peek() != ",":
+                return _moved(pairs, "RENAME TABLE")
+            self._at += 1
+
+    def _list(self) -> list[Table]:
+        tables = [self._table()]
+        while self._peek() == ",":
+            self._at += 1
+            tables.append(self._table())
+        return tables
+
+    def _mentioned(self) -> list[Table]:
+        """Every name, with and without what stands before its dot, up to SET or WHERE: more than are
+        written, never fewer."""
+        found: list[Table] = []
+        words = self._words
+        for i in range(self._at, len(words)):
+            if words[i].upper in ("SET", "WHERE"):
+                break
+            if words[i].name:
+                found.append((self._database, words[i].text))
+                if i >= 2 and words[i - 1].upper == ".":
+                    found.append((words[i - 2].text, words[i].text))
+        return found
+
+    def _table(self) -> Table:
+        first = self._name()
+        if self._peek() == ".":
+            self._at += 1
+            return first, self._name()
+        return self._database, first
+
+    def _name(self) -> str:
+        word = self._words[self._at]
+        if not word.name:
+            raise ValueError(word.text)
+        self._at += 1
+        return word.text
+
+    def _next(self) -> str:
+        self._at += 1
+        return self._words[self._at - 1].upper
+
+    def _peek(self) -> str:
+        return self._words[self._at].upper if self._at < len(self._words) else ""
+
+    def _skip(self, *keywords: str) -> None:
+        while self._peek() in keywords and self._peek():
+            self._at += 1
+
+
+def _moved(pairs: Sequence[tuple[Table, Table]], verb: str) -> list[Effect]:
+    """What renames in their order come to: a table that was given its own name back is the same."""
+    origin: dict[Table, Table] = {}
+    gone: list[Table] = []
+    for old, new in pairs:
+        origin[new] = origin.pop(old, old)
+        gone.append(old)
+    replaced = [Effect(Deed.REPLACED, t, verb) for t, was in origin.items() if was != t]
+    away = [Effect(Deed.RENAMED, t, verb) for t in gone if t not in origin]
+    return replaced + away
+
+
+def savepoint_name(name: bytes) -> str:
+    """A savepoint's name as the servers compare it: without regard to case, be it in quotes or not."""
+    if name.startswith(b"`"):
+        name = name[1:-1].replace(b"``", b"`")
+    return name.decode(errors="replace").lower()

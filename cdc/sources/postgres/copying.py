@@ -1,0 +1,307 @@
+"""Reading tables of a PostgreSQL source: chunks of a copy, keys, single rows again.
+
+A chunk is a range of blocks of one heap, read with a TID range scan (PostgreSQL 14 and newer), not a
+range of keys: it is read at the speed of a sequential scan whatever the key is, and needs no order
+that the key's type, collation or the number of its columns could spoil. That is exact under copy and
+redo: a row that moves to another block after the plan was made was changed after it, so its change is
+in the log behind the sync's position and is redone; a table that was rewritten without changing rows
+(VACUUM FULL, CLUSTER) has another file, which every chunk checks under its lock (`fingerprint`).
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import psycopg
+from psycopg import pq, sql
+
+from appliers.errors import PermanentError, TransientError
+from appliers.images import (
+    COPY_BINARY_HEADER,
+    COPY_BINARY_TRAILER,
+    Format,
+)
+from appliers.relation import Relation
+from cdc.sources.postgres.connection import (
+    Connection,
+    command,
+    connect,
+    connect_walsender,
+    translating,
+)
+from cdc.sources.postgres.lsn import Lsn
+from cdc.sources.source import Plan, StalePlanError
+
+CHUNK_BLOCKS: Final = 2048
+"""16 MB of heap, some tens of thousands of rows: a second's work that a kill can lose."""
+
+BLOCK_ROWS: Final = 512
+VISIBLE_WITHIN: Final = 60.0
+TLS_LOOK: Final = 10
+"""Milliseconds."""
+
+_HEAPS = """
+    SELECT oid, schema, name, filenode, blocks,
+           CASE WHEN reltuples > 0 AND relpages > 0 THEN blocks * reltuples / relpages ELSE blocks * 40 END::bigint,
+           filenode IS NOT DISTINCT FROM relfilenode
+    FROM (SELECT c.oid, n.nspname AS schema, c.relname AS name, c.reltuples, c.relpages, c.relfilenode,
+                 pg_relation_filenode(c.oid) AS filenode,
+                 coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int AS blocks
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          WHERE c.relkind = 'r' AND (c.oid = %(root)s
+            OR c.oid IN (SELECT relid FROM pg_partition_tree(%(root)s::oid::regclass)))) AS heaps
+    ORDER BY oid"""
+"""The heaps of a table or of its partitions. A table that was never analyzed is guessed to have 40
+rows a block. The last column: whether the heap is that of the snapshot. pg_class is read under the
+snapshot, but pg_relation_filenode looks at what is now."""
+
+
+class PostgresRound:
+    """A snapshot exported by a temporary logical slot: exactly the state at the slot's consistent
+    point. A plain SELECT would not do: a commit reaches the log before other sessions see it."""
+
+    def __init__(
+        self,
+        walsender_info: str,
+        info: str,
+        name: str,
+        interrupted: Callable[[], bool],
+        patience: float | None,
+    ) -> None:
+        self._info = info
+        self._patience = patience
+        until = None if patience is None else time.monotonic() + patience
+        self._conn = connect_walsender(walsender_info)
+        try:
+            modern = self._conn.server_version >= 150000
+            options = "(SNAPSHOT 'export')" if modern else "EXPORT_SNAPSHOT"
+            row = command(
+                self._conn,
+                f"CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput {options}",
+                lambda: interrupted() or (until is not None and time.monotonic() > until),
+            )[0]
+        except BaseException:
+            self._conn.finish()
+            raise
+        self.position = Lsn.parse(row[1] or "")
+        self._snapshot = row[2] or ""
+
+    def reader(self) -> PostgresChunkReader:
+        db = connect(self._info)
+        if self._patience is not None:
+            with translating():
+                db.execute(f"SET lock_timeout = {int(self._patience * 1000)}")
+        return PostgresChunkReader(db, self._snapshot, self.position)
+
+    def close(self) -> None:
+        self._conn.finish()
+
+
+class PostgresChunkReader:
+    """Reads under a round's snapshot; each read is a transaction of its own, so that a schema
+    migration waits for one chunk at most."""
+
+    def __init__(self, db: Connection, snapshot: str, position: Lsn) -> None:
+        self.position = position
+        self._db = db
+        self._snapshot = snapshot
+
+    def plan(self, relation: Relation) -> Plan:
+        with translating(), self._transaction():
+            heaps = self._lock(relation)
+        bounds = [
+            json.dumps({"heap": [schema, name], "from": start, "to": start + CHUNK_BLOCKS})
+            for _, schema, name, _, blocks, *_ in heaps
+            for start in range(0, blocks, CHUNK_BLOCKS)
+        ]
+        return Plan(bounds, sum(h[5] for h in heaps), _fingerprint(heaps))
+
+    def read(self, relation: Relation, bounds: str, fingerprint: str) -> Iterator[list[bytes]]:
+        columns = sql.SQL(", ").join(sql.Identifier(c.name) for c in relation.columns)
+        where = json.loads(bounds)
+        if "customer" in where:
+            return self._copy(relation, columns, condition=_equals(where["customer"]))
+        condition = sql.SQL("ctid >= {} AND ctid < {}").format(
+            f"({where['from']},0)", f"({where['to']},0)"
+        )
+        heap = sql.Identifier(*where["heap"])
+        return self._copy(relation, columns, heap=heap, condition=condition, expected=fingerprint)
+
+    def keys(self, relation: Relation, only: dict[str, str] | None) -> Iterator[list[bytes]]:
+        columns = sql.SQL(", ").join(
+            sql.Identifier(c.name) if i in relation.key_columns else sql.SQL("NULL")
+            for i, c in enumerate(relation.columns)
+        )
+        return self._copy(relation, columns, condition=_equals(only) if only else None)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _transaction(self) -> Any:
+        """A transaction that reads the round's snapshot."""
+        return _SnapshotTransaction(self._db, self._snapshot)
+
+    def _copy(
+        self,
+        relation: Relation,
+        columns: sql.Composable,
+        *,
+        heap: sql.Composable | None = None,
+        condition: sql.Composable | None,
+        expected: str | None = None,
+    ) -> Iterator[list[bytes]]:
+        """Rows of one heap, which has to be the one that was planned, or of the whole table."""
+        with translating(), self._transaction():
+            heaps = self._lock(relation, expected)
+            table: sql.Composable = sql.Identifier(relation.schema, relation.name)
+            if heap is not None or any(h[0] == relation.ident for h in heaps):
+                # What inherits from a table is not part of it, as in the publication.
+                table = sql.SQL("ONLY {}").format(heap or table)
+            kind = "binary" if relation.format is Format.COPY_BINARY else "text"
+            statement = sql.SQL("COPY (SELECT {} FROM {}{}) TO STDOUT (FORMAT {})").format(
+                columns,
+                table,
+                sql.SQL(" WHERE {}").format(condition) if condition else sql.SQL(""),
+                sql.SQL(kind),
+            )
+            yield from _copy_out(self._db.pgconn, statement.as_bytes(self._db), relation.format)
+
+    def _lock(self, relation: Relation, expected: str | None = None) -> list[tuple[Any, ...]]:
+        """Locks the table and returns its heaps, which stay what they are until the transaction ends.
+
+        A table that was rewritten after the snapshot looks empty under it (manual, "Caveats" of
+        "Concurrency Control"), and nothing of that is in the log: it can only be read later."""
+        name = sql.Identifier(relation.schema, relation.name)
+        self._db.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(name))
+        heaps = self._db.execute(_HEAPS, {"root": relation.ident}).fetchall()
+        if expected is not None and _fingerprint(heaps) != expected:
+            raise StalePlanError(relation.table)
+        row = self._db.execute("SELECT to_regclass(%s)::oid", (name.as_string(),)).fetchone()
+        if row != (relation.ident,):
+            raise TransientError(
+                f"source: table {relation.table} was made anew while it was being copied"
+            )
+        if not all(h[6] for h in heaps):
+            raise StalePlanError(relation.table)
+        return heaps
+
+
+class _SnapshotTransaction:
+    def __init__(self, db: Connection, snapshot: str) -> None:
+        self._db = db
+        self._snapshot = snapshot
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            self._db.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(self._snapshot))
+        except (psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue) as e:
+            self._db.execute("ROLLBACK")
+            raise TransientError(
+                "source: the copy's snapshot is gone: the connection that held it was lost",
+                "check that the source is up",
+            ) from e
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._db.closed:
+            return
+        if self._db.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            # A copy that was left half-way: nothing can be sent before it is read to its end.
+            self._db.close()
+        else:
+            self._db.execute("ROLLBACK" if kind else "COMMIT")
+
+
+def _fingerprint(heaps: Sequence[tuple[Any, ...]]) -> str:
+    return ",".join(f"{h[0]}:{h[3]}" for h in heaps)
+
+
+def _equals(values: dict[str, str]) -> sql.Composable:
+    """Columns equal to these texts, which the server reads as the columns' types."""
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(text))
+        for name, text in values.items()
+    )
+
+
+def _copy_out(conn: pq.abc.PGconn, statement: bytes, format: Format) -> Iterator[list[bytes]]:
+    """The rows of a COPY TO STDOUT in blocks. One CopyData message holds one row (copyto.c,
+    CopySendEndOfRow); in binary the header comes with the first and the trailer by itself."""
+    conn.send_query(statement)
+    poll = select.poll()
+    poll.register(conn.socket, select.POLLIN)
+    result = _next_result(conn, poll)
+    if result is None or result.status != pq.ExecStatus.COPY_OUT:
+        raise _copy_error(result)
+    binary = format is Format.COPY_BINARY
+    get = conn.get_copy_data
+    block: list[bytes] = []
+    first = binary
+    while True:
+        length, view = get(1)
+        if length > 0:
+            data = bytes(view)
+            if first:
+                data = data[len(COPY_BINARY_HEADER) :]
+                first = False
+            if data != COPY_BINARY_TRAILER or not binary:
+                block.append(data)
+                if len(block) >= BLOCK_ROWS:
+                    yield block
+                    block = []
+        elif length == 0:
+            _wait(conn, poll)
+        else:
+            break
+    if block:
+        yield block
+    while (result := _next_result(conn, poll)) is not None:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise _copy_error(result)
+
+
+def _next_result(conn: pq.abc.PGconn, poll: select.poll) -> pq.abc.PGresult | None:
+    """The next result, waiting without holding the interpreter."""
+    conn.flush()
+    while conn.is_busy():
+        _wait(conn, poll)
+    return conn.get_result()
+
+
+def _wait(conn: pq.abc.PGconn, poll: select.poll) -> None:
+    """Takes what the server has sent. With TLS the rest of a record may wait inside OpenSSL, where the
+    socket does not show it: after a moment without news we look there."""
+    poll.poll(TLS_LOOK if conn.ssl_in_use else None)
+    conn.consume_input()
+
+
+def _copy_error(result: pq.abc.PGresult | None) -> Exception:
+    if result is None:
+        return TransientError("source: no reply to COPY", "check that the source is up")
+    return psycopg.errors.error_from_result(result)
+
+
+def check_readable(db: Connection, relation: Relation, values: dict[str, str]) -> None:
+    """Raises PermanentError for values that the columns' types do not read: a plan with them would fail
+    for ever."""
+    query = sql.SQL("SELECT FROM {} WHERE {} LIMIT 0").format(
+        sql.Identifier(relation.schema, relation.name), _equals(values)
+    )
+    with translating():
+        try:
+            db.execute(query)
+        except psycopg.DataError as e:
+            names = ", ".join(values)
+            raise PermanentError(
+                f"no customer of {relation.table} can have this key: it does not fit {names}",
+                "write the customer's key as it stands in the table",
+            ) from e
+
+
+def copy_relation(relation: Relation, *, binary: bool) -> Relation:
+    return replace(relation, format=Format.COPY_BINARY if binary else Format.COPY_TEXT)

@@ -1,0 +1,67 @@
+"""Relations for the shapes that pgoutput announces, which may be older than the catalogue's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from appliers.errors import PermanentError
+from appliers.images import Format
+from appliers.relation import Relation
+from cdc.sources.postgres.catalog import ADD_KEY
+from cdc.sources.postgres.connection import Connection
+from cdc.sources.postgres.pgoutput import Shape
+from cdc.sources.postgres.types import TypeCatalog
+
+
+class RelationMaker:
+    """Makes the relation of each Relation message. The backlog is decoded with the shape that it was
+    written with: names, types and key come from the message; the catalogue only says what a type's
+    number is called, and it is asked only for what is not known yet."""
+
+    def __init__(
+        self, known: Sequence[Relation], format: Format, connect: Callable[[], Connection]
+    ) -> None:
+        self._known = {r.ident: r for r in known}
+        self._format = format
+        self._connect = connect
+        self._types = TypeCatalog()
+
+    def relation(self, shape: Shape) -> Relation:
+        known = self._known.get(shape.oid)
+        if self._types.lacks(shape.fields):
+            with self._connect() as db:
+                self._types.load(db, shape.fields)
+        columns = self._types.columns(shape.fields, [True] * len(shape.fields))
+        made = Relation(
+            schema=shape.schema,
+            name=shape.name,
+            columns=columns,
+            key_columns=self._key(shape, known),
+            format=self._format,
+            whole_before=shape.identity == "f",
+            ident=shape.oid,
+        )
+        if known is not None and [c.name for c in known.columns] == [c.name for c in columns]:
+            nullable = {c.name: c.nullable for c in known.columns}
+            made = replace(
+                made, columns=tuple(replace(c, nullable=nullable[c.name]) for c in columns)
+            )
+        return made
+
+    def _key(self, shape: Shape, known: Relation | None) -> tuple[int, ...]:
+        """With FULL every column is marked: the catalogue's key counts. Else the marked ones, in the
+        catalogue's order where it names the same. Where none is marked, the table had no identity
+        then, so that it had inserts only: the key that it has now tells their rows apart too."""
+        marked = [f.name for f in shape.fields if f.identity]
+        names = list(known.key_names) if known is not None else []
+        if marked and shape.identity != "f" and set(names) != set(marked):
+            names = marked
+        at = {f.name: i for i, f in enumerate(shape.fields)}
+        if not names or not set(names) <= set(at):
+            table = f'"{shape.schema}"."{shape.name}"'
+            raise PermanentError(
+                f"table {shape.schema}.{shape.name} has lost its key: no row can be told from another",
+                ADD_KEY.format(table),
+            )
+        return tuple(at[n] for n in names)
