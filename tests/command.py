@@ -1,0 +1,151 @@
+"""The command `cdc` as users run it: a process of its own, with a configuration of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from cdc.config import load
+from cdc.status import collect
+from tests.databases import Database
+
+CUSTOMER: Final = """
+[customer]
+table = "customers"
+related = { contacts = "customer_id" }
+"""
+CDC: Final = str(Path(sys.executable).with_name("cdc"))
+
+Ask = Callable[[str], list[tuple[object, ...]]]
+Done = subprocess.CompletedProcess[str]
+
+
+class Command:
+    """Runs `cdc` in an empty directory, where cdc.toml is its configuration."""
+
+    def __init__(self, directory: Path, after: ExitStack) -> None:
+        self.directory = directory
+        self.config = directory / "cdc.toml"
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "RUNTIME_DIRECTORY": os.environ["RUNTIME_DIRECTORY"],
+        }
+        self._after = after
+
+    def configure(
+        self, source: str, target: str, *, more: str = "", sync: Mapping[str, Any] | None = None
+    ) -> None:
+        """One sync `copy` from crm to copy."""
+        keys = {"source": "crm", "target": "copy", **(sync or {})}
+        lines = "\n".join(f"{k} = {json.dumps(v)}" for k, v in keys.items())
+        self.config.write_text(
+            f'[databases.crm]\nurl = "{source}"\n[databases.copy]\nurl = "{target}"\n'
+            f"{more}\n[sync.copy]\n{lines}\n"
+        )
+
+    def run(self, *arguments: str, timeout: float = 60, stdin: str = "") -> Done:
+        return subprocess.run(
+            [CDC, *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def ok(self, *arguments: str, timeout: float = 60) -> Done:
+        """Runs what has to succeed."""
+        done = self.run(*arguments, timeout=timeout)
+        assert done.returncode == 0, (
+            f"cdc {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts what goes on; ended with the test. Its standard error is in `said`."""
+        process = subprocess.Popen(
+            [CDC, *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._after.enter_context(self._said(arguments[0]).open("a")),
+            text=True,
+        )
+        self._after.callback(_end, process)
+        return process
+
+    def said(self, command: str) -> str:
+        """What a started command has said on standard error."""
+        return self._said(command).read_text()
+
+    def status(self, name: str = "copy") -> dict[str, Any]:
+        """One sync as `cdc status --json` shows it; asked in this process, because tests ask often."""
+        [found] = [s.as_json() for s in collect(load(self.config)) if s.name == name]
+        return found
+
+    def _said(self, command: str) -> Path:
+        return self.directory / f"{command}.stderr"
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+@pytest.fixture
+def cdc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "runtime"))
+    with ExitStack() as after:
+        yield Command(tmp_path, after)
+
+
+@pytest.fixture
+def crm(source_db: Database) -> Database:
+    """A small CRM: three customers, and contacts that refer to them."""
+    source_db.execute("CREATE TABLE customers (id int PRIMARY KEY, name text)")
+    source_db.execute(
+        "CREATE TABLE contacts (id int PRIMARY KEY, customer_id int NOT NULL REFERENCES customers,"
+        " phone text, since date)"
+    )
+    source_db.execute("ALTER TABLE contacts REPLICA IDENTITY FULL")
+    source_db.execute("INSERT INTO customers VALUES (1, 'Ada'), (2, 'Bo'), (3, 'Cy')")
+    source_db.execute(
+        "INSERT INTO contacts VALUES (10, 1, '555', '2026-01-31'), (20, 2, '556', NULL)"
+    )
+    return source_db
+
+
+@pytest.fixture
+def copy(cdc: Command, crm: Database) -> Ask:
+    """A configured sync into SQLite; asks its target."""
+    target = cdc.directory / "copy.db"
+    cdc.configure(crm.url, f"sqlite:///{target}", more=CUSTOMER)
+
+    def ask(query: str) -> list[tuple[object, ...]]:
+        connection = sqlite3.connect(target)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
+
+    return ask

@@ -1,0 +1,41 @@
+"""Kills workers, at the points that the code names and at any other moment."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from tests.syncs import Sync
+
+COPYING: Final = ("chunk-written", "chunk-committed")
+STREAMING: Final = (
+    "batch-taken",
+    "rows-written",
+    "commit-sent",
+    "commit-acknowledged",
+    "position-confirmed",
+)
+
+
+class Killing:
+    """Kills a sync's workers, and counts. Between two kills each may get some work done."""
+
+    def __init__(self, sync: Sync, draw: random.Random) -> None:
+        self.kills = 0
+        self._sync = sync
+        self._random = draw
+
+    def at_points(self, points: Sequence[str], most: int) -> None:
+        """At each of the named points once, the first to the `most`th time that it is passed."""
+        for point in points:
+            self._sync.start(fault=f"{point}:{self._random.randint(1, most)}").dies_at_fault()
+            self.kills += 1
+
+    def at_random(self, times: int, longest: float) -> None:
+        """After a random time, from the start of the process on."""
+        for _ in range(times):
+            process = self._sync.start()
+            process.lives(self._random.random() * longest)
+            process.kill()
+            self.kills += 1

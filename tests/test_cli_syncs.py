@@ -1,0 +1,261 @@
+"""The commands on syncs, as processes against real servers: run, status, pause, drop, snapshot."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import sqlite3
+import subprocess
+import threading
+from contextlib import suppress
+from typing import Final
+
+from tests.command import CDC, CUSTOMER, Ask, Command, cdc, copy, crm
+from tests.databases import Database
+from tests.servers import wait_until
+
+__all__ = ["cdc", "copy", "crm"]
+
+STATUS_KEYS: Final = (
+    *("name", "source", "target", "state", "lag_bytes", "lag_seconds", "source_position"),
+    *("checkpoint", "applied_at", "changes_applied", "changes_per_second", "snapshot"),
+    *("dead_letters", "source_log", "error", "hint", "pid"),
+)
+
+
+class TestSyncs:
+    def test_until_current(self, cdc: Command, copy: Ask, crm: Database) -> None:
+        """The first run copies, the next bring what has changed since."""
+        cdc.ok("run", "--until-current")
+        assert copy("SELECT name FROM customers ORDER BY id") == [("Ada",), ("Bo",), ("Cy",)]
+        crm.execute("UPDATE customers SET name = 'Ada L' WHERE id = 1")
+        cdc.ok("run", "copy", "--until-current")
+        assert copy("SELECT name FROM customers WHERE id = 1") == [("Ada L",)]
+
+    def test_status_without_a_daemon(self, cdc: Command, copy: Ask) -> None:
+        """It tells what is known, before the first run and after the last."""
+        [status] = json.loads(cdc.ok("status", "--json").stdout)["syncs"]
+        assert tuple(status) == STATUS_KEYS
+        assert (status["state"], status["checkpoint"], status["error"]) == ("new", None, None)
+        done = cdc.run("status", "--max-lag", "5")
+        assert done.returncode == 1
+        assert "Error: copy: nobody knows how far it is behind" in done.stderr
+        cdc.ok("run", "--until-current")
+        assert cdc.status()["state"] == "stopped"
+        out = cdc.ok("status", "--max-lag", "60").stdout.splitlines()
+        assert out[0].split() == ["SYNC", "STATE", "LAG", "CHANGES/S", "CHECKPOINT", "SNAPSHOT"]
+        assert out[1].split()[:2] == ["copy", "stopped"]
+        assert out[1].endswith("done, 5 rows")
+
+    def test_status_of_what_cannot_be_reached(self, cdc: Command) -> None:
+        cdc.configure("postgresql://cdc@127.0.0.1:9/crm", "sqlite:///copy.db", more=CUSTOMER)
+        done = cdc.run("status")
+        assert done.returncode == 1
+        assert "  Error: crm: " in done.stdout
+        assert "  Try: " in done.stdout
+
+    def test_a_failed_sync(self, cdc: Command, copy: Ask, crm: Database) -> None:
+        """Why it failed stands under its line, and status exits 1."""
+        cdc.ok("run", "--until-current")
+        crm.execute("SELECT pg_drop_replication_slot('cdc_copy')")
+        done = cdc.run("run", "--until-current")
+        assert done.returncode == 1
+        done = cdc.run("status")
+        assert done.returncode == 1
+        assert "  Error: replication slot cdc_copy is gone" in done.stdout
+        assert "  Try: `cdc snapshot copy` accepts the gap" in done.stdout
+        assert "Error: copy has failed\n" in done.stderr
+
+    def test_a_gap_is_mended_by_a_snapshot(self, cdc: Command, copy: Ask, crm: Database) -> None:
+        cdc.ok("run", "--until-current")
+        crm.execute("SELECT pg_drop_replication_slot('cdc_copy')")
+        crm.execute("DELETE FROM contacts WHERE id = 20")
+        cdc.run("run", "--until-current")
+        cdc.ok("snapshot")
+        assert copy("SELECT id FROM contacts") == [(10,)]
+        assert cdc.status()["error"] is None
+
+    def test_the_daemon(self, cdc: Command, copy: Ask, crm: Database) -> None:
+        """It runs until it is told to stop; status, pause, resume and snapshot reach it."""
+        daemon = cdc.start("run")
+        wait_until(lambda: cdc.status()["state"] == "streaming", message=cdc.said("run"))
+        assert (
+            cdc.ok("status", "--max-lag", "30").stdout.splitlines()[1].startswith("copy  streaming")
+        )
+        cdc.ok("pause", "copy")
+        wait_until(lambda: cdc.status()["state"] == "paused")
+        refused = cdc.run("snapshot")
+        assert refused.returncode == 1
+        assert refused.stderr.endswith("Error: sync copy is paused\nTry: cdc resume copy\n")
+        cdc.ok("resume", "copy")
+        wait_until(lambda: cdc.status()["state"] == "streaming")
+        refused = cdc.run("drop", "copy", "--yes")
+        assert refused.returncode == 1
+        assert "Error: sync copy is already run by cdc run, process " in refused.stderr
+        second = cdc.run("run")
+        assert second.returncode == 1
+        assert f"process {daemon.pid}" in second.stderr
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(10) == 0
+        assert cdc.status()["state"] == "stopped"
+
+    def test_watch(self, cdc: Command, copy: Ask) -> None:
+        """With --json one line every second, until Ctrl-C."""
+        watching = cdc.start("status", "--watch", "--json")
+        assert watching.stdout is not None
+        for _ in range(2):
+            assert json.loads(watching.stdout.readline())["syncs"][0]["state"] == "new"
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 130
+        assert cdc.said("status") == ""
+
+    def test_drop(self, cdc: Command, copy: Ask, crm: Database) -> None:
+        """It asks first; slot, publication and checkpoint go, the rows stay."""
+        cdc.ok("run", "--until-current")
+        done = cdc.run("drop", "copy")
+        assert done.returncode == 2
+        assert "drop asks before it removes anything" in done.stderr
+        assert "add --yes" in done.stderr
+        cdc.ok("drop", "copy", "--yes")
+        assert (
+            crm.value(
+                "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
+            )
+            == 0
+        )
+        assert crm.value("SELECT count(*) FROM pg_publication") == 0
+        assert copy("SELECT name FROM sqlite_master WHERE name LIKE 'cdc%'") == []
+        assert copy("SELECT count(*) FROM customers") == [(3,)]
+
+    def test_drop_asks(self, cdc: Command, copy: Ask) -> None:
+        """On a terminal, anything but yes leaves all as it is."""
+        cdc.ok("run", "--until-current")
+        code, seen = _on_a_terminal(cdc, "drop", "copy", answer=b"n\n")
+        assert (code, "Drop it? [y/N]" in seen) == (1, True)
+        assert cdc.status()["checkpoint"] is not None
+        assert _on_a_terminal(cdc, "drop", "copy", answer=b"y\n")[0] == 0
+        assert cdc.status()["checkpoint"] is None
+
+
+def _on_a_terminal(cdc: Command, *arguments: str, answer: bytes = b"") -> tuple[int, str]:
+    """The exit code, and what a person sees."""
+    ours, theirs = pty.openpty()
+    seen = b""
+    with subprocess.Popen(
+        [CDC, *arguments],
+        cwd=cdc.directory,
+        env=cdc.environment | {"TERM": "xterm", "COLUMNS": "120"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        late = threading.Timer(60, process.kill)
+        late.start()
+        os.write(ours, answer)
+        with suppress(OSError):  # Linux ends a terminal that nobody holds any more with EIO
+            while block := os.read(ours, 4096):
+                seen += block
+        code = process.wait(30)
+        late.cancel()
+    os.close(ours)
+    return code, seen.decode()
+
+
+class TestSnapshot:
+    def test_first(self, cdc: Command, copy: Ask) -> None:
+        """It copies, says how much, and ends."""
+        done = cdc.ok("snapshot")
+        assert done.stderr.endswith("copy: 5 rows in 2 tables, exact\n")
+        assert done.stdout == ""
+        assert copy("SELECT count(*) FROM customers") == [(3,)]
+
+    def test_on_a_terminal(self, cdc: Command, copy: Ask) -> None:
+        """A bar with rows and tables; what the worker logs comes above it, whole."""
+        code, seen = _on_a_terminal(cdc, "snapshot")
+        assert code == 0, seen
+        assert "5 rows" in seen
+        assert "2/2 tables" in seen
+        assert re.search(r"INFO copy worker-done pid=\d+ *\r\n", seen)
+        assert seen.endswith("copy: 5 rows in 2 tables, exact\r\n")
+
+    def test_again(self, cdc: Command, copy: Ask) -> None:
+        """A sync that has its snapshot gets a new one: what was spoiled on the target is mended."""
+        cdc.ok("snapshot")
+        for spoil in (
+            "DELETE FROM customers",
+            "INSERT INTO contacts (id, customer_id) VALUES (99, 1)",
+        ):
+            _spoil(cdc, spoil)
+        cdc.ok("snapshot")
+        assert copy("SELECT id FROM customers ORDER BY id") == [(1,), (2,), (3,)]
+        assert copy("SELECT id FROM contacts ORDER BY id") == [(10,), (20,)]
+
+    def test_one_table(self, cdc: Command, copy: Ask) -> None:
+        cdc.ok("snapshot")
+        for spoil in ("DELETE FROM customers", "DELETE FROM contacts"):
+            _spoil(cdc, spoil)
+        done = cdc.ok("snapshot", "copy", "--table", "contacts")
+        assert done.stderr.endswith("copy: 2 rows in 1 tables, exact\n")
+        assert copy("SELECT count(*) FROM contacts") == [(2,)]
+        assert copy("SELECT count(*) FROM customers") == [(0,)]
+
+    def test_one_customer(self, cdc: Command, copy: Ask) -> None:
+        cdc.ok("snapshot")
+        for spoil in ("DELETE FROM customers", "DELETE FROM contacts"):
+            _spoil(cdc, spoil)
+        cdc.ok("snapshot", "copy", "--customer", "2")
+        assert copy("SELECT id FROM customers") == [(2,)]
+        assert copy("SELECT id FROM contacts") == [(20,)]
+
+    def test_by_the_running_daemon(self, cdc: Command, copy: Ask) -> None:
+        cdc.start("run")
+        wait_until(lambda: cdc.status()["state"] == "streaming", message=cdc.said("run"))
+        _spoil(cdc, "DELETE FROM contacts")
+        done = cdc.ok("snapshot", "--table", "public.contacts")
+        assert "copy: the running daemon copies\n" in done.stderr
+        assert copy("SELECT count(*) FROM contacts") == [(2,)]
+        _spoil(cdc, "DELETE FROM contacts")
+        cdc.ok("snapshot", "--customer", "1")
+        assert copy("SELECT id FROM contacts") == [(10,)]
+
+    def test_a_failed_sync_of_a_running_daemon(
+        self, cdc: Command, copy: Ask, crm: Database
+    ) -> None:
+        """The daemon starts it again for the copy that its error asks for."""
+        with cdc.config.open("a") as config:
+            config.write('[databases.other]\nurl = "sqlite:///other.db"\n')
+            config.write('[sync.other]\nsource = "crm"\ntarget = "other"\n')
+        cdc.ok("run", "--until-current")
+        crm.execute("SELECT pg_drop_replication_slot('cdc_copy')")
+        cdc.start("run")
+        wait_until(lambda: cdc.status()["state"] == "failed", message=cdc.said("run"))
+        cdc.ok("snapshot", "copy")
+        wait_until(lambda: cdc.status()["state"] == "streaming", message=cdc.said("run"))
+        assert cdc.status("other")["state"] == "streaming"
+
+    def test_wrong_names(self, cdc: Command, copy: Ask, crm: Database) -> None:
+        cdc.ok("snapshot")
+        done = cdc.run("snapshot", "--table", "contcts")
+        assert done.returncode == 1
+        assert done.stderr == "Error: sync copy has no table contcts\nTry: --table contacts\n"
+        cdc.configure(crm.url, "sqlite:///copy.db", sync={"tables": ["customers"]})
+        done = cdc.run("snapshot", "--customer", "1")
+        assert done.returncode == 1
+        assert (
+            "Error: --customer needs to know what a customer is\nTry: add [customer] to "
+            in done.stderr
+        )
+
+
+def _spoil(cdc: Command, statement: str) -> None:
+    """Changes the target behind the sync's back."""
+    connection = sqlite3.connect(cdc.directory / "copy.db", timeout=30)
+    try:
+        connection.execute(statement)
+        connection.commit()
+    finally:
+        connection.close()

@@ -1,0 +1,243 @@
+"""MariaDB and MySQL as targets whose tables are not like the source's: columns that fill themselves, other
+collations, foreign keys of their own, settings that change while a sync runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from appliers.checkpoint import TableState
+from appliers.errors import OrderError, PermanentError
+from appliers.relation import Column, Relation
+from tests.databases import wait_until
+from tests.mysql_applier_bed import ID, NUMBER, TEXT, Target
+
+AT: Final = Column("at", "timestamp", "timestamp")
+UP: Final = Column("up", "bigint(20)", "bigint")
+
+
+@pytest.fixture
+def any_target(any_mysql_bed: Target) -> Target:
+    return any_mysql_bed
+
+
+def keys(target: Target, relation: Relation, *values: object) -> list[bytes]:
+    rest = [None] * (len(relation.columns) - 1)
+    return [target.image(relation, value, *rest) for value in values]
+
+
+def test_rows_are_found_by_their_keys_beside_columns_that_fill_themselves(
+    any_target: Target, mysql_way: str
+) -> None:
+    """A TIMESTAMP that is NOT NULL takes no NULL of a row that is written; the image of a key alone, which
+    has NULL there, deletes, moves and sweeps."""
+    any_target.db.execute(
+        "CREATE TABLE t (id bigint PRIMARY KEY, at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+    )
+    t = any_target.relation("t", ID, AT)
+    then = "2026-01-31 12:00:00"
+    any_target.apply(*[any_target.insert(t, n, then) for n in range(1, 5)])
+    any_target.apply(any_target.delete(t, 1), any_target.update(t, 20, then, old=2))
+    assert any_target.rows("SELECT id FROM t ORDER BY id") == [(3,), (4,), (20,)]
+    assert any_target.applier.sweep(t, iter([keys(any_target, t, 3)]), None, "9") == 2
+    with pytest.raises(PermanentError, match="NULL in column at"):
+        any_target.apply(any_target.insert(t, 5, None))
+
+
+def test_bits_are_compared_as_numbers(any_target: Target, mysql_way: str) -> None:
+    """MariaDB takes X'01' beside a BIT for a text: another row's key, or none's. 49 is the digit 1."""
+    any_target.db.execute("CREATE TABLE t (id bit(8) PRIMARY KEY, v varchar(190))")
+    t = any_target.relation("t", Column("id", "bit(8)", "bit", nullable=False), TEXT)
+    zero, one, digit = "00000000", "00000001", "00110001"
+    any_target.apply(*[any_target.insert(t, bits, "old") for bits in (zero, one, digit)])
+    any_target.apply(any_target.update(t, one, "new"), any_target.delete(t, digit))
+    assert any_target.rows("SELECT id + 0, v FROM t ORDER BY id") == [(0, "old"), (1, "new")]
+
+
+@pytest.mark.parametrize("rows", [10, 100])
+def test_an_insert_overwrites_however_many_there_are(any_target: Target, rows: int) -> None:
+    """A row with its key that is there already is overwritten, in a small batch and in a large one."""
+    t = any_target.relation("t", ID, TEXT)
+    any_target.db.execute("INSERT INTO t VALUES (7, 'mine')")
+    any_target.apply(*[any_target.insert(t, n, "theirs") for n in range(rows)])
+    assert any_target.rows("SELECT count(*), min(v) FROM t") == [(rows, "theirs")]
+
+
+def test_a_key_that_is_a_zero_date_is_there(any_target: Target, mysql_way: str) -> None:
+    """`0000-00-00 IS NULL` is true of a NOT NULL column, and yet the row is there."""
+    any_target.db.execute("CREATE TABLE t (id date PRIMARY KEY, v varchar(190) UNIQUE)")
+    t = any_target.relation("t", Column("id", "date", "date", nullable=False), TEXT)
+    any_target.apply(any_target.insert(t, "0000-00-00", "a"))
+    assert any_target.apply(any_target.update(t, "0000-00-00", "b")) == 0
+    any_target.copy(t, ("0000-00-00", "c"))
+    assert any_target.rows("SELECT v FROM t") == [("c",)]
+
+
+def test_texts_that_are_one_number_stay_two_keys(any_target: Target, mysql_way: str) -> None:
+    """`01` would become 1, and its row that of `1`: it is refused."""
+    any_target.db.execute("CREATE TABLE t (id int PRIMARY KEY, v varchar(190))")
+    t = any_target.relation("t", replace(TEXT, name="id", nullable=False), TEXT)
+    any_target.apply(any_target.insert(t, "1", "a"), any_target.insert(t, "-7", "b"))
+    with pytest.raises(PermanentError, match="a text that a number would not print"):
+        any_target.apply(any_target.insert(t, "01", "c"))
+
+
+def test_infinity_is_refused_by_an_integer(any_target: Target, mysql_way: str) -> None:
+    """As everything that it cannot hold."""
+    any_target.db.execute("CREATE TABLE t (id bigint PRIMARY KEY, n int)")
+    number = Column("n", "numeric", "numeric")
+    t = replace(any_target.relation("u", ID, number), name="t", dialect="postgres", home="crm")
+    with pytest.raises(PermanentError, match="an infinite number cannot be kept in int"):
+        any_target.apply(any_target.insert(t, 1, "Infinity"))
+
+
+@pytest.mark.parametrize("many", [1, 6000])
+def test_a_value_that_is_refused_under_redo_is_told(any_target: Target, many: int) -> None:
+    """Not as a lost connection, which would be tried again for ever."""
+    any_target.db.execute("CREATE TABLE p (id bigint PRIMARY KEY)")
+    any_target.db.execute(
+        "CREATE TABLE t (id bigint PRIMARY KEY, n int, FOREIGN KEY (id) REFERENCES p (id))"
+    )
+    any_target.relation("p", ID)
+    t = any_target.relation("t", ID, Column("n", "varchar(190)", "varchar"))
+    rows = [any_target.insert(t, n, "1") for n in range(many)]
+    with pytest.raises(PermanentError, match="column n"):
+        any_target.apply(*rows, any_target.insert(t, many, "no number"), redo=["crm.t", "crm.p"])
+
+
+def test_a_foreign_key_that_was_added_meanwhile_holds(any_target: Target, mysql_way: str) -> None:
+    """No attempt writes what the target would refuse."""
+    parent, child = any_target.relation("p", ID), any_target.relation("t", ID, UP)
+    any_target.apply(any_target.insert(parent, 1), any_target.insert(child, 1, 1))
+    any_target.db.execute("ALTER TABLE t ADD FOREIGN KEY (up) REFERENCES p (id)")
+    with pytest.raises(OrderError):
+        any_target.apply(any_target.insert(child, 2, 77))
+    any_target.applier.close()
+    any_target.applier = any_target.opened()
+    assert any_target.rows("SELECT id FROM t") == [(1,)]
+
+
+def test_a_foreign_key_of_another_database_holds(any_target: Target, mysql_way: str) -> None:
+    """We see no rows there, so what the server refuses is refused."""
+    parent = any_target.relation("p", ID)
+    any_target.apply(any_target.insert(parent, 1))
+    other = f"{any_target.db.name}_other"
+    any_target.db.execute(f"CREATE DATABASE {other}")
+    try:
+        any_target.db.execute(
+            f"CREATE TABLE {other}.c (id bigint, FOREIGN KEY (id) REFERENCES {any_target.db.name}.p (id))"
+        )
+        any_target.db.execute(f"INSERT INTO {other}.c VALUES (1)")
+        with pytest.raises(OrderError):
+            any_target.apply(any_target.delete(parent, 1))
+        assert any_target.rows("SELECT id FROM p") == [(1,)]
+    finally:
+        any_target.applier.close()
+        any_target.db.execute(f"DROP DATABASE {other}")
+        any_target.applier = any_target.opened()
+
+
+def test_a_copy_over_rows_that_refer_to_each_other(any_target: Target) -> None:
+    """Rows that are there already, and rows that refer to later ones: both in one chunk."""
+    any_target.db.execute(
+        "CREATE TABLE tree (id bigint PRIMARY KEY, up bigint, FOREIGN KEY (up) REFERENCES tree (id))"
+    )
+    tree = any_target.relation("tree", ID, UP)
+    any_target.db.execute("INSERT INTO tree VALUES (1, NULL), (9, 1)")
+    any_target.copy(tree, (1, None), (2, 5), (5, None), block=1)
+    assert any_target.rows("SELECT id, up FROM tree ORDER BY id") == [
+        (1, None),
+        (2, 5),
+        (5, None),
+        (9, 1),
+    ]
+
+
+def test_rows_that_refer_to_each_other_are_swept(any_target: Target) -> None:
+    """InnoDB looks at each row. What another table that is no part of the copy refers to is kept."""
+    any_target.db.execute(
+        "CREATE TABLE tree (id bigint PRIMARY KEY, up bigint, FOREIGN KEY (up) REFERENCES tree (id))"
+    )
+    any_target.db.execute("CREATE TABLE own (id bigint, FOREIGN KEY (id) REFERENCES tree (id))")
+    tree = any_target.relation("tree", ID, UP)
+    with any_target.applier.state.transaction():
+        any_target.applier.state.put_table(TableState(tree.table))
+    any_target.db.execute("INSERT INTO tree VALUES (1, NULL), (2, 1), (3, 2), (4, NULL)")
+    keep = [keys(any_target, tree, 4)]
+    assert any_target.applier.sweep(tree, iter(keep), None, "9") == 3
+    any_target.db.execute("INSERT INTO own VALUES (4)")
+    with pytest.raises(OrderError):
+        any_target.applier.sweep(tree, iter([]), None, "9")
+
+
+def test_a_customers_sweep_leaves_others_alone(any_target: Target) -> None:
+    """Also where the target's collation takes their keys for one."""
+    any_target.db.execute(
+        "CREATE TABLE t (id bigint PRIMARY KEY, v varchar(190)) COLLATE utf8mb4_general_ci"
+    )
+    t = any_target.relation("t", ID, TEXT)
+    any_target.db.execute("INSERT INTO t VALUES (1, 'ab'), (2, 'AB')")
+    assert any_target.applier.sweep(t, iter([]), {"v": "ab"}, "9") == 1
+    assert any_target.rows("SELECT id FROM t") == [(2,)]
+
+
+def test_a_stricter_unique_index_deletes_no_row(any_target: Target, mysql_way: str) -> None:
+    """Two e-mail addresses that PostgreSQL keeps apart and the target does not: the copy stops and loses
+    neither, where a row that merely stands in the way is deleted."""
+    any_target.db.execute(
+        "CREATE TABLE t (id bigint PRIMARY KEY, v varchar(190) UNIQUE) COLLATE utf8mb4_general_ci"
+    )
+    number = Column("id", "bigint", "bigint", nullable=False)
+    text = Column("v", "text", "text")
+    t = replace(any_target.relation("u", number, text), name="t", dialect="postgres", home="crm")
+    any_target.copy(t, (1, "Bob"))
+    any_target.copy(t, (2, "Bob"))
+    with pytest.raises(PermanentError, match="unique"):
+        any_target.copy(t, (3, "bob"))
+    assert any_target.rows("SELECT id, v FROM t") == [(2, "Bob")]
+
+
+@pytest.mark.parametrize("folds", [True, False])
+def test_keys_that_only_the_target_takes_for_one(
+    any_target: Target, mysql_way: str, *, folds: bool
+) -> None:
+    """Where the source keeps `a` and `A` apart, a copy stops and loses neither. Where it does not, `a` is
+    what the row was called before."""
+    any_target.db.execute(
+        "CREATE TABLE t (id varchar(20) PRIMARY KEY, v varchar(190)) COLLATE utf8mb4_general_ci"
+    )
+    t = any_target.relation("t", replace(TEXT, name="id", nullable=False, folds=folds), TEXT)
+    any_target.copy(t, ("a", "old"))
+    if folds:
+        any_target.copy(t, ("A", "new"))
+        assert any_target.rows("SELECT id, v FROM t") == [("A", "new")]
+        return
+    with pytest.raises(PermanentError, match="unique"):
+        any_target.copy(t, ("A", "new"))
+    assert any_target.rows("SELECT id, v FROM t") == [("a", "old")]
+
+
+def test_durability_that_is_given_up_meanwhile_is_noticed(any_target: Target) -> None:
+    """What the server no longer writes at once is confirmed only when it is on the disk."""
+    setting = "GLOBAL innodb_flush_log_at_trx_commit"
+    before = any_target.db.value("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit")
+    binlog = any_target.db.value("SELECT @@GLOBAL.sync_binlog")
+    any_target.db.execute(f"SET {setting} = 1, GLOBAL sync_binlog = 1")
+    try:
+        any_target.applier.close()
+        any_target.applier = any_target.opened()
+        t = any_target.relation("t", ID, NUMBER)
+        any_target.apply(any_target.insert(t, 1, 1))
+        assert any_target.applier.flushed() == str(any_target.number)
+        any_target.db.execute(f"SET {setting} = 0")
+        any_target.apply(any_target.insert(t, 2, 2))
+        assert any_target.applier._durability.flushed() in (
+            str(any_target.number - 1),
+            str(any_target.number),
+        )
+        assert not any_target.applier._durability.at_once
+        wait_until(lambda: any_target.applier.flushed() == str(any_target.number))
+    finally:
+        any_target.db.execute(f"SET {setting} = {before}, GLOBAL sync_binlog = {binlog}")
