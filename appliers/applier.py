@@ -54,12 +54,17 @@ class Applier(Protocol):
         """Whether the images of `relation` may come in binary form. Looks at the target's table
         where there is one (binary only between equal types), else at what would be created."""
 
-    def prepare(self, relation: Relation) -> None:
-        """Makes ready for images of `relation`, creating the target's table where it is missing.
+    def has_table(self, relation: Relation) -> bool:
+        """Whether the target has the table of `relation`, fit for its rows or not."""
 
-        Raises PermanentError where the table there cannot take the rows: a column is missing, or
-        no unique index stands on the key. Must be called before the first batch, chunk or sweep of a
-        `Relation`; committed when it returns, unless a transaction is open.
+    def prepare(self, relation: Relation, *, create: bool = True) -> None:
+        """Makes ready for images of `relation`, with `create` making the target's table where it is
+        missing. No other method makes one.
+
+        Raises TableGoneError where the table is missing, without `create`; PermanentError where it
+        cannot take the rows: a column is missing, or no unique index stands on the key. Must be
+        called before the first batch, chunk or sweep of a `Relation`; committed when it returns,
+        unless a transaction is open.
         """
 
     def is_empty(self, relation: Relation) -> bool:

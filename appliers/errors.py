@@ -41,6 +41,14 @@ class FencedError(PermanentError):
     """The checkpoint was moved by somebody else: nothing was written."""
 
 
+class TableGoneError(TransientError):
+    """A table that the sync has copied is not on the target any more. Made again it would be empty, and
+    look as if it were whole: the next session plans a new copy of it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "it is made again and copied; `cdc status` shows how far it is")
+
+
 class FormatError(TransientError):
     """A table's shape has changed so that its images cannot be taken in this encoding any more: the
     session begins again and asks the applier which encoding it wants."""

@@ -8,11 +8,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from appliers.applier import Applier
 from appliers.errors import SyncError
 from appliers.finding import Finding
 from appliers.registry import applier_for
 from appliers.relation import Relation
 from cdc.config import Config, Customer, Database, Sync
+from cdc.gone import gone
 from cdc.sources.registry import source_for
 from cdc.sources.source import Source
 
@@ -122,10 +124,21 @@ def _target(sync: Sync, relations: tuple[Relation, ...]) -> Iterator[Finding]:
     try:
         applier.open(None)
         yield from _told("preflight", lambda: applier.check(relations))
+        yield from _told("preflight", lambda: _gone(applier, relations))
     except SyncError as e:
         yield _failed("connection", e)
     finally:
         applier.close()
+
+
+def _gone(applier: Applier, relations: Iterable[Relation]) -> Iterator[Finding]:
+    for table in gone(applier, relations):
+        yield Finding(
+            "warn",
+            f"table {table}",
+            "was copied and is not on the target any more: it will be made and copied again",
+            "rename it back before the sync starts, if it was renamed",
+        )
 
 
 def _told(subject: str, look: Callable[[], Iterator[Finding]]) -> Generator[Finding, None, None]:

@@ -19,6 +19,7 @@ from appliers.relation import Relation
 from cdc.config import Customer, Sync
 from cdc.deltas import Deriver
 from cdc.goal import Ending, Goal
+from cdc.gone import gone
 from cdc.logs import event
 from cdc.mailbox import Mailbox, Parcel
 from cdc.progress import Tracker
@@ -184,10 +185,13 @@ class Session:
             return
         state = self._applier.state
         known = state.tables()
+        lost = set(gone(self._applier, self._relations.values()))
+        for table in lost:
+            event(log, "table-gone", logging.WARNING, table=table)
         with state.transaction():
             # What was not published may have changed without a trace in the log.
-            for table in self._relations.keys() - known.keys() | unpublished:
-                state.put_table(TableState(table, sweep=table in known))
+            for table in self._relations.keys() - known.keys() | unpublished | lost:
+                state.put_table(TableState(table, sweep=table in known.keys() - lost))
             self._forget_others()
 
     def _start_anew(
@@ -338,7 +342,9 @@ class Session:
             raise FormatError(
                 f"table {relation.table} has changed: its rows are taken as text from now on"
             )
-        self._applier.prepare(relation)
+        state = self._snapshot.tables.get(relation.table)
+        # One that was copied is never made again as an empty one.
+        self._applier.prepare(relation, create=state is None or state.copy is Copy.PENDING)
         self._prepared.add(relation)
 
     def _reread(self, relation: Relation, images: Sequence[bytes], commit: Commit) -> Reread:

@@ -94,7 +94,6 @@ class Snapshot:
         self._holdoff = holdoff
         self._rounds_end: Position | None = None
         self._lock = threading.Lock()
-        self._prepared: set[Relation] = set()
         self.tables: dict[str, TableState] = applier.state.tables()
         self._settling = {t.table for t in self.tables.values() if t.copy is Copy.REDO}
         """Under redo because they were copied, not because a row was read again."""
@@ -188,7 +187,7 @@ class Snapshot:
             if state.copy is not Copy.PENDING:
                 continue
             relation = self._relations[state.table]
-            self._prepare(relation)
+            self._applier.prepare(relation)
             state.sweep = state.sweep or not self._applier.is_empty(relation)
             try:
                 plan = reader.plan(relation)
@@ -274,7 +273,7 @@ class Snapshot:
                     if chunk.table in stale:
                         continue
                     if chunk.table not in prepared:
-                        applier.prepare(self._relations[chunk.table])
+                        applier.prepare(self._relations[chunk.table], create=False)
                         prepared.add(chunk.table)
                     try:
                         self._copy_chunk(reader, applier, chunk)
@@ -328,7 +327,7 @@ class Snapshot:
         """Whether the rows that the source does not have are gone from the target; False: the table was
         rewritten meanwhile, and the next round tries again."""
         relation = self._relations[table]
-        self._prepare(relation)
+        self._applier.prepare(relation, create=False)
         keys = self._beating(reader.keys(relation, None))
         try:
             # Here and not by the applier, which would be in the middle of something. From the first
@@ -341,8 +340,3 @@ class Snapshot:
         deleted = self._applier.sweep(relation, blocks, None, str(reader.position))
         event(log, "table-swept", table=table, rows=deleted)
         return True
-
-    def _prepare(self, relation: Relation) -> None:
-        if relation not in self._prepared:
-            self._applier.prepare(relation)
-            self._prepared.add(relation)

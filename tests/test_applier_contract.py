@@ -11,7 +11,7 @@ import pytest
 
 from appliers.checkpoint import Copy
 from appliers.delta import UNCHANGED
-from appliers.errors import PermanentError
+from appliers.errors import PermanentError, TableGoneError
 from appliers.images import Format
 from appliers.relation import Column
 from tests.applier_bed import COLUMNS, TABLE, A, B, Bed, C, Item, by_id, mark_done, position
@@ -45,6 +45,33 @@ def test_prepare_makes_a_missing_table(bed: Bed) -> None:
 def test_a_table_that_is_not_there_is_empty(bed: Bed) -> None:
     """`is_empty` may be asked before `prepare`."""
     assert bed.open().is_empty(bed.log)
+
+
+def test_a_table_is_only_made_when_that_is_asked_for(bed: Bed) -> None:
+    """A table that was copied once is not made again as an empty one, whatever meets its absence first."""
+    applier = bed.open()
+    assert not applier.has_table(bed.log)
+    with pytest.raises(TableGoneError, match="item"):
+        applier.prepare(bed.log, create=False)
+    assert not applier.has_table(bed.log)
+    applier.prepare(bed.log)
+    assert applier.has_table(bed.log)
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+def test_a_table_that_is_dropped_is_told(any_bed: Bed, rows: int) -> None:
+    """The batch is not written, and the table stays away: only a new copy makes it whole."""
+    applier = any_bed.open(begun=True)
+    any_bed.apply(applier, [any_bed.insert(A)], 1)
+    any_bed.target.execute("DROP TABLE item")
+    with pytest.raises(TableGoneError, match="item"):
+        any_bed.apply(
+            applier, [any_bed.insert(B._replace(id=i, code=str(i))) for i in range(rows)], 2
+        )
+    applier.close()
+    again = any_bed.open()
+    assert not again.has_table(any_bed.log)
+    assert again.state.position == position(1)
 
 
 def test_binary_is_taken_where_this_suite_gives_it(any_bed: Bed) -> None:

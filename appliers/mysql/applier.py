@@ -88,9 +88,13 @@ class MysqlApplier:
         """Never: what MySQL reads is text, in LOAD DATA and in SQL."""
         return False
 
-    def prepare(self, relation: Relation) -> None:
+    def has_table(self, relation: Relation) -> bool:
         with translated(f"table {relation.table}"):
-            self._tables.prepare(relation)
+            return self._tables.has(relation)
+
+    def prepare(self, relation: Relation, *, create: bool = True) -> None:
+        with translated(f"table {relation.table}"):
+            self._tables.prepare(relation, create=create)
 
     def is_empty(self, relation: Relation) -> bool:
         with translated(f"table {relation.table}"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from appliers.errors import PermanentError
+from appliers.errors import PermanentError, TableGoneError
 from appliers.mysql.catalog import (
     ForeignKey,
     TargetTable,
@@ -45,15 +45,20 @@ class Tables:
         self._ranks: dict[str, int] | None = None
 
     def of(self, relation: Relation) -> Table:
-        return self._tables.get(relation) or self.prepare(relation)
+        return self._tables.get(relation) or self.prepare(relation, create=False)
 
-    def prepare(self, relation: Relation) -> Table:
-        """Looks at the target's table and makes it where it is missing."""
+    def has(self, relation: Relation) -> bool:
+        return read_table(self._session, target_name(relation)) is not None
+
+    def prepare(self, relation: Relation, *, create: bool) -> Table:
+        """Looks at the target's table, and with `create` makes it where it is missing."""
         demand_key_columns(relation)
         name = target_name(relation)
         self._claim(name, relation)
         target = read_table(self._session, name)
         if target is None:
+            if not create:
+                raise TableGoneError(f"table {quoted(name)} is not on the target any more")
             self._create(relation, name)
             target = read_table(self._session, name)
             assert target is not None, "the table was created a moment ago"
@@ -70,7 +75,7 @@ class Tables:
         """Reads the catalog again: after a constraint was violated, it may be one that is new."""
         for relation in relations:
             if self._tables.pop(relation, None) is not None:
-                self.prepare(relation)
+                self.prepare(relation, create=False)
 
     def rank(self, table: Table) -> int:
         """Lower for a table that others refer to by foreign keys. Tables that refer to each other in a

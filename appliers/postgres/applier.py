@@ -115,14 +115,18 @@ class PostgresApplier:
         with translated(relation.table):
             return self._tables.accepts_binary(relation)
 
-    def prepare(self, relation: Relation) -> None:
+    def has_table(self, relation: Relation) -> bool:
+        with translated(f"table {relation.table}"):
+            return self._tables.has(relation)
+
+    def prepare(self, relation: Relation, *, create: bool = True) -> None:
         with translated(f"table {relation.table}"):
             if relation.format.binary and not self._tables.accepts_binary(relation):
                 raise FormatError(
                     f"table {relation.table}: its binary rows do not fit the columns on the target",
                     "it is tried again with rows in text form",
                 )
-            self._tables.prepare(relation)
+            self._tables.prepare(relation, create=create)
 
     def is_empty(self, relation: Relation) -> bool:
         with translated(f"table {relation.table}"):

@@ -14,7 +14,14 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from appliers.errors import FormatError, OrderError, PermanentError, SyncError, TransientError
+from appliers.errors import (
+    FormatError,
+    OrderError,
+    PermanentError,
+    SyncError,
+    TableGoneError,
+    TransientError,
+)
 
 
 class Verdict(NamedTuple):
@@ -122,6 +129,7 @@ WORDS: Final = {
 
 _PRIVATE: Final = ("21", "22", "23", "27", "44", "P0")
 _BINARY: Final = ("22P03", "08P01")
+_NO_TABLE: Final = "42P01"
 _COPY_COLUMN: Final = re.compile(r"^COPY .*?, line \d+, column ([^:,]+)", re.MULTILINE)
 
 
@@ -140,6 +148,9 @@ def translate(error: psycopg.Error, subject: str = "", *, connecting: bool = Fal
     before = f"{subject}: " if subject else ""
     if sqlstate in _BINARY:
         return FormatError(f"{before}the target cannot take the rows in binary form any more")
+    if sqlstate == _NO_TABLE and not error.diag.context:
+        # With a context it is missed by a trigger's function.
+        return TableGoneError(f"{before}{_said(error, sqlstate)} on the target any more")
     kind, hint = verdict(sqlstate)
     if sqlstate is None:
         return kind(f"{before}lost the connection to the target: {_line(str(error))}", hint)

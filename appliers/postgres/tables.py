@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import psycopg
 
+from appliers.errors import TableGoneError
 from appliers.postgres.catalog import read_table
 from appliers.postgres.connection import Session
 from appliers.postgres.names import listed, place, quoted
@@ -31,12 +32,19 @@ class Tables:
         """Whether a table has constraints that a transaction may defer."""
 
     def of(self, relation: Relation) -> Table:
-        return self._tables.get(relation) or self.prepare(relation)
+        return self._tables.get(relation) or self.prepare(relation, create=False)
 
-    def prepare(self, relation: Relation) -> Table:
-        """Looks at the target's table and makes it where it is missing."""
+    def has(self, relation: Relation) -> bool:
+        return read_table(self._session, *place(relation)) is not None
+
+    def prepare(self, relation: Relation, *, create: bool) -> Table:
+        """Looks at the target's table, and with `create` makes it where it is missing."""
         target = read_table(self._session, *place(relation))
         if target is None:
+            if not create:
+                raise TableGoneError(
+                    f"table {'.'.join(map(quoted, place(relation)))} is not on the target any more"
+                )
             self._create(relation)
             target = read_table(self._session, *place(relation))
             assert target is not None, "the table was created a moment ago"
@@ -51,7 +59,7 @@ class Tables:
             known = self._tables.pop(relation, None)
             if known is not None:
                 self._staging.forget(known)
-                self.prepare(relation)
+                self.prepare(relation, create=False)
 
     def rank(self, table: Table) -> int:
         """Lower for a table that others refer to by foreign keys. Tables that refer to each other in a

@@ -14,26 +14,15 @@ from appliers.errors import LockedError, PermanentError
 from appliers.finding import Finding
 from appliers.relation import Relation
 from appliers.sqlite import preflight
-from appliers.sqlite.bounds import Bounds
 from appliers.sqlite.connection import connect, exists, path_of, use_wal
 from appliers.sqlite.failures import is_unique, named
 from appliers.sqlite.lock import WriterLock
 from appliers.sqlite.net import write_net
-from appliers.sqlite.shape import (
-    OWN_TABLES,
-    create_sql,
-    demand_name,
-    duplicate_columns,
-    folded,
-    problems,
-    quoted,
-    read_shape,
-    target_name,
-)
-from appliers.sqlite.target import Target
+from appliers.sqlite.shape import OWN_TABLES
+from appliers.sqlite.tables import Tables
 from appliers.sqlite.writer import Writer
 from appliers.state import TABLES, State
-from appliers.unrepresentable import DEFAULT, Nulled, Unrepresentable
+from appliers.unrepresentable import DEFAULT, Unrepresentable
 
 _HOLDER = "(sync VARCHAR(190) NOT NULL PRIMARY KEY, holder TEXT NOT NULL)"
 """`cdc_holder`: who took a sync's lock last. Only read while the lock is held; a row that a crash
@@ -57,19 +46,18 @@ class SqliteApplier:
         self, url: str, password: str | None, sync: str, policy: Unrepresentable = DEFAULT
     ) -> None:
         """`password` is not used: a SQLite file has none."""
-        self.sync, self.policy, self._nulled = sync, policy, Nulled()
+        self.sync, self.policy = sync, policy
         self.busy_seconds = BUSY_SECONDS
         self._url = url
         self._file = path_of(url)
         self._db: sqlite3.Connection | None = None
         self._ready = False
         self._lock: WriterLock | None = None
-        self._targets: dict[Relation, Target] = {}
-        self._known: set[str] = set()
         self._flushed: str | None = None
         self._redo: set[str] = set()
         self._changes = self._healed = 0
         self.state = State(sync, self._execute)
+        self._tables = Tables(self._file, self._opened, policy, self.state.tables)
 
     def open(self, holder: str | None) -> None:
         if holder is not None:
@@ -97,8 +85,7 @@ class SqliteApplier:
     def fork(self) -> SqliteApplier:
         other = SqliteApplier(self._url, None, self.sync, self.policy)
         other.busy_seconds = self.busy_seconds
-        other._file = self._file
-        other._targets = self._targets.copy()
+        other._tables.take_from(self._tables)
         other.open(None)
         return other
 
@@ -109,17 +96,14 @@ class SqliteApplier:
         """Never: SQLite's values are Python's numbers, text and bytes, made from text."""
         return False
 
-    def prepare(self, relation: Relation) -> None:
-        if relation not in self._targets:
-            self._targets[relation] = self._made(relation)
+    def has_table(self, relation: Relation) -> bool:
+        return self._tables.has(relation)
+
+    def prepare(self, relation: Relation, *, create: bool = True) -> None:
+        self._tables.prepare(relation, create=create)
 
     def is_empty(self, relation: Relation) -> bool:
-        db = self._opened()
-        with named(self._file):
-            shape = read_shape(db, target_name(relation.table, relation.home))
-            if shape is None:
-                return True
-            return db.execute(f"SELECT 1 FROM {quoted(shape.name)} LIMIT 1").fetchone() is None
+        return self._tables.is_empty(relation)
 
     def apply(self, batch: Batch, reread: Rereader) -> Applied:
         faults.point("batch-taken")
@@ -145,8 +129,7 @@ class SqliteApplier:
 
     def copy(self, chunk: Chunk, exact_at: str) -> int:
         db = self._opened()
-        self.prepare(chunk.relation)
-        target = self._targets[chunk.relation]
+        target = self._tables.of(chunk.relation)
         table = chunk.relation.table
         # The first rows are waited for before others are kept from writing.
         first = next(chunk.blocks, None)
@@ -156,7 +139,7 @@ class SqliteApplier:
             if not self.state.strike(table, chunk.number):
                 db.execute("ROLLBACK")
                 return 0
-            writer = Writer(db, self._target, (table,))
+            writer = Writer(db, self._tables.of, (table,))
             for block in chain([first] if first else [], chunk.blocks):
                 writer.put(target, target.rows(block), redo=True)
                 rows += len(block)
@@ -174,8 +157,7 @@ class SqliteApplier:
         exact_at: str,
     ) -> int:
         db = self._opened()
-        self.prepare(relation)
-        target = self._targets[relation]
+        target = self._tables.of(relation)
         at = {c.name: i for i, c in enumerate(relation.columns)}
         within = {at[name]: value.encode() for name, value in (only or {}).items()}
         make, index, insert = target.key_table("cdc_keys")
@@ -289,49 +271,6 @@ class SqliteApplier:
             cursor = db.execute(sql, values)
             return cursor.fetchall(), cursor.rowcount
 
-    def _target(self, relation: Relation) -> Target:
-        self.prepare(relation)
-        return self._targets[relation]
-
-    def _made(self, relation: Relation) -> Target:
-        """The target of a relation, its table created or found fit."""
-        table = relation.table
-        if not relation.key_columns:
-            raise PermanentError(
-                f"{table} has no key, by which SQLite could find its rows",
-                f"ALTER TABLE {table} ADD PRIMARY KEY (…) on the source",
-            )
-        double = duplicate_columns(relation.columns)
-        if double is not None:
-            raise PermanentError(
-                f"{table} has two columns {double}: SQLite does not tell upper from lower case",
-                "rename one of them on the source, or leave the table out of the sync",
-            )
-        name = demand_name(relation)
-        self._claim(name, relation)
-        db = self._opened()
-        with named(self._file):
-            if read_shape(db, name) is None:
-                db.execute(create_sql(relation, name))
-            shape = read_shape(db, name)
-        if shape is None:
-            raise PermanentError(f"table {name} was dropped from {self._file} as it was made")
-        for problem in problems(relation, shape, self._file):
-            if problem.fatal:
-                raise PermanentError(problem.message, problem.remedy)
-        return Target(relation, shape, Bounds(relation, shape, self.policy, self._nulled))
-
-    def _claim(self, name: str, relation: Relation) -> None:
-        """Two tables of the source never share one here: their rows would delete each other."""
-        self._known = self._known or set(self.state.tables())
-        self._known.add(table := relation.table)
-        for other in self._known:
-            if other != table and folded(target_name(other, relation.home)) == folded(name):
-                raise PermanentError(
-                    f"{table} and {other} would both be table {name} in {self._file}",
-                    "leave one of them out of the sync's `tables`, or rename it on the source",
-                )
-
     def _write(self, db: sqlite3.Connection, batch: Batch, reread: Rereader) -> Applied:
         """Writes the rows of a batch: in the source's order, else by their net effect."""
         inside = db.in_transaction
@@ -343,7 +282,7 @@ class SqliteApplier:
             self._restart(db, e, inside=inside)
             writer = self._writer(db, batch)
             try:
-                write_net(db, self._target, writer, batch.deltas)
+                write_net(db, self._tables.of, writer, batch.deltas)
             except sqlite3.IntegrityError as e:
                 if batch.position is not None:
                     raise
@@ -359,7 +298,7 @@ class SqliteApplier:
         return Applied(len(batch.deltas), writer.healed, exact_at)
 
     def _writer(self, db: sqlite3.Connection, batch: Batch) -> Writer:
-        return Writer(db, self._target, batch.redo | self._redo)
+        return Writer(db, self._tables.of, batch.redo | self._redo)
 
     def _begin(self, db: sqlite3.Connection, *, inside: bool) -> None:
         if inside:

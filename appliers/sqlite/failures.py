@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from appliers.errors import PermanentError, SyncError, TransientError
+from appliers.errors import PermanentError, SyncError, TableGoneError, TransientError
 
 _VERDICTS: Final[dict[int, tuple[type[SyncError], str, str]]] = {
     sqlite3.SQLITE_BUSY: (
@@ -84,6 +85,9 @@ _VERDICTS: Final[dict[int, tuple[type[SyncError], str, str]]] = {
 # The text of these is SQLite's own, with names of tables and columns; others repeat what we say.
 _TELLING: Final = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_IOERR}
 
+_GONE: Final = re.compile(r"no such table: (?!main\.|temp\.)(.+)", re.DOTALL)
+"""Not in a trigger: the names in those are given with their schema (sqlite3FixSrcList, attach.c)."""
+
 UNIQUE: Final = {
     sqlite3.SQLITE_CONSTRAINT_UNIQUE,
     sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
@@ -102,6 +106,8 @@ def failure(error: sqlite3.Error, file: Path) -> SyncError | None:
     if code is None:
         return None
     primary = code & 0xFF
+    if primary == sqlite3.SQLITE_ERROR and (gone := _GONE.fullmatch(str(error))):
+        return TableGoneError(f"table {gone[1]} is not in {file} any more")
     if code == sqlite3.SQLITE_READONLY_DBMOVED:
         return TransientError(f"{file} was moved or replaced while it was used")
     kind, what, hint = _VERDICTS.get(primary, (PermanentError, "failed", ""))
