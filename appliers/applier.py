@@ -121,6 +121,13 @@ class Applier(Protocol):
 
         May ask the target. What is told to the source as durable comes from here alone."""
 
+    def works(self) -> bool:
+        """Whether the target works, at this moment, on a statement of this applier or of a fork.
+
+        May be called by another thread while this one waits in any other method; the target itself
+        is asked, over a connection of its own. A statement that waits for us is none. Raises
+        SyncError where the target cannot be asked."""
+
     def check(self, relations: Sequence[Relation]) -> Iterator[Finding]:
         """Preflight: what a sync of `relations` into this target depends on. Changes nothing."""
 

@@ -59,6 +59,11 @@ class Tracker:
         self._thread.join(2)
 
     @property
+    def beats(self) -> int:
+        """Turns of the worker's loops so far."""
+        return self._beat
+
+    @property
     def changes(self) -> int:
         """Changes applied by this process."""
         return self._changes

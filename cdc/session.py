@@ -28,6 +28,7 @@ from cdc.requests import fulfil
 from cdc.setbacks import CopyFailedError, UnsettledError
 from cdc.snapshot import Holdoff, Snapshot
 from cdc.sources.source import GapError, Piece, Position, Source
+from cdc.witness import Witness
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ class Session:
             mailbox = Mailbox()
             reader = self._start_reader(mailbox)
             try:
-                return self._loop(mailbox, reader)
+                with Witness(self._applier, self._tracker):
+                    return self._loop(mailbox, reader)
             finally:
                 reader.stop()
         finally:

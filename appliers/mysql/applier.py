@@ -19,6 +19,7 @@ from appliers.mysql.own import OwnTables
 from appliers.mysql.session import Session
 from appliers.mysql.stream import Stream
 from appliers.mysql.tables import Tables
+from appliers.mysql.threads import Threads
 from appliers.relation import Relation
 from appliers.state import State
 from appliers.unrepresentable import DEFAULT, Unrepresentable
@@ -44,6 +45,7 @@ class MysqlApplier:
         self._password = password
         self._policy = policy
         self._opened: Session | None = None
+        self._threads = Threads()
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -58,6 +60,7 @@ class MysqlApplier:
 
     def _set_up(self, holder: str | None) -> None:
         session = self._opened = self._connect()
+        self._threads.add(session.number)
         self._own = OwnTables(session)
         if holder is not None:
             take_lock(session, self._own, self.sync, holder)
@@ -72,10 +75,12 @@ class MysqlApplier:
     def close(self) -> None:
         session, self._opened = self._opened, None
         if session is not None:
+            self._threads.remove(session.number)
             session.close()
 
     def fork(self) -> MysqlApplier:
         other = MysqlApplier(self._url, self._password, self.sync, self._policy)
+        other._threads = self._threads
         other.open(None)
         return other
 
@@ -151,6 +156,10 @@ class MysqlApplier:
     def flushed(self) -> str | None:
         with translated():
             return self._durability.flushed()
+
+    def works(self) -> bool:
+        with translated():
+            return self._threads.any_works(self._connect())
 
     # -- preflight and end ------------------------------------------------------------------------
 

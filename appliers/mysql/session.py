@@ -41,8 +41,8 @@ SETTINGS: Final[dict[str, str]] = {
     "sql_auto_is_null": "0",
     "sql_big_selects": "1",
     "sql_safe_updates": "0",
-    "innodb_lock_wait_timeout": "60",
-    "lock_wait_timeout": "60",
+    "innodb_lock_wait_timeout": "30",
+    "lock_wait_timeout": "30",
     "wait_timeout": "28800",
     "net_read_timeout": "600",
     "net_write_timeout": "600",
@@ -56,7 +56,8 @@ SETTINGS: Final[dict[str, str]] = {
 """Session settings, whatever the server has as its defaults; those that this server does not know are
 left out. `sql_notes`, `note_verbosity`: MySQL says only in a note that it has rounded a number, MariaDB
 that it has cut blanks. `net_read_timeout`: the source may pause in the middle of a chunk, and between
-the pieces of a transaction (`idle_transaction_timeout`)."""
+the pieces of a transaction (`idle_transaction_timeout`). Locks are waited for less long than the daemon
+waits for a worker that stands still, so that the lock is named instead."""
 
 WISHED: Final[dict[str, str]] = {
     "explicit_defaults_for_timestamp": "1",

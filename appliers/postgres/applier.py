@@ -15,6 +15,7 @@ from appliers.batch import Applied, Batch, Chunk, Rereader
 from appliers.errors import FormatError, TransientError
 from appliers.finding import Finding
 from appliers.postgres import own, preflight
+from appliers.postgres.backends import Backends
 from appliers.postgres.bulk import Bulk
 from appliers.postgres.connection import Session, Step, demand
 from appliers.postgres.copying import Copying, sweep
@@ -61,6 +62,7 @@ class PostgresApplier:
         self._password = password
         self._fork = 0
         self._forks = count(1)
+        self._backends = Backends()
         self._opened: Session | None = None
         self._open = False
         self._redo: set[str] = set()
@@ -81,6 +83,7 @@ class PostgresApplier:
     def _set_up(self, holder: str | None) -> None:
         name = application_name(self.sync, holder)
         session = self._opened = Session(self._url, self._password, name)
+        self._backends.add(session.backend)
         self._own = own.OwnTables(session)
         if holder is not None:
             take_lock(session, self.sync)
@@ -98,11 +101,13 @@ class PostgresApplier:
     def close(self) -> None:
         session, self._opened = self._opened, None
         if session is not None:
+            self._backends.remove(session.backend)
             session.close()
 
     def fork(self) -> PostgresApplier:
         other = PostgresApplier(self._url, self._password, self.sync, self.policy)
         other._fork = next(self._forks)
+        other._backends = self._backends
         other.open(None)
         return other
 
@@ -178,6 +183,10 @@ class PostgresApplier:
     def flushed(self) -> str | None:
         with translated():
             return self._durability.flushed(self.state.position)
+
+    def works(self) -> bool:
+        with translated():
+            return self._backends.any_works(Session(self._url, self._password, f"cdc {self.sync}"))
 
     # -- preflight and end ------------------------------------------------------------------------
 

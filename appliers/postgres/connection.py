@@ -31,7 +31,7 @@ SETTINGS: Final = {
     "standard_conforming_strings": "on",
     "default_transaction_isolation": "read committed",
     "statement_timeout": "0",
-    "lock_timeout": "60s",
+    "lock_timeout": "30s",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
@@ -51,6 +51,8 @@ otherwise scan it for every row once it has grown. `client_connection_check_inte
 server notice within a second that a killed daemon is gone, so that its lock is free for the next.
 `synchronous_commit` may be set in the URL (`options=-c synchronous_commit=on`): we need it off only
 for speed, because nothing is confirmed to the source before it is flushed.
+`lock_timeout` is shorter than the daemon's patience with a worker that stands still, so that the lock is
+named instead.
 `search_path` stays as the role has it, for the sake of unqualified names in the users' own
 triggers; our statements qualify every name and every operator."""
 
@@ -121,6 +123,11 @@ class Session:
     @property
     def version_text(self) -> str:
         return (self._libpq.parameter_status(b"server_version") or b"?").decode()
+
+    @property
+    def backend(self) -> int:
+        """The process id of the server's side."""
+        return self._libpq.backend_pid
 
     @property
     def in_transaction(self) -> bool:

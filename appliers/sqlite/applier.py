@@ -20,6 +20,7 @@ from appliers.sqlite.lock import WriterLock
 from appliers.sqlite.net import write_net
 from appliers.sqlite.shape import OWN_TABLES
 from appliers.sqlite.tables import Tables
+from appliers.sqlite.turns import Turns
 from appliers.sqlite.writer import Writer
 from appliers.state import TABLES, State
 from appliers.unrepresentable import DEFAULT, Unrepresentable
@@ -53,6 +54,7 @@ class SqliteApplier:
         self._db: sqlite3.Connection | None = None
         self._ready = False
         self._lock: WriterLock | None = None
+        self._turns = Turns()
         self._flushed: str | None = None
         self._redo: set[str] = set()
         self._changes = self._healed = 0
@@ -85,6 +87,7 @@ class SqliteApplier:
     def fork(self) -> SqliteApplier:
         other = SqliteApplier(self._url, None, self.sync, self.policy)
         other.busy_seconds = self.busy_seconds
+        other._turns = self._turns
         other._tables.take_from(self._tables)
         other.open(None)
         return other
@@ -183,6 +186,9 @@ class SqliteApplier:
         """The last committed position: with synchronous = FULL a commit returns after its fsync."""
         return self._flushed
 
+    def works(self) -> bool:
+        return self._turns.moved()
+
     def check(self, relations: Sequence[Relation]) -> Iterator[Finding]:
         return preflight.findings(self._file, self._db, relations)
 
@@ -201,6 +207,7 @@ class SqliteApplier:
 
     def _connect(self, *, create: bool) -> sqlite3.Connection:
         self._db = connect(self._file, create=create, busy_seconds=self.busy_seconds)
+        self._turns.count(self._db)
         return self._db
 
     def _opened(self) -> sqlite3.Connection:
