@@ -21,7 +21,7 @@ _numbers: Final = itertools.count(1)
 
 
 def wait_until(
-    condition: Callable[[], Answer], timeout: float = 30.0, message: str = "the condition"
+    condition: Callable[[], Answer], timeout: float = 60.0, message: str = "the condition"
 ) -> Answer:
     """Asks until the answer is true, and returns it; AssertionError with the last one if too late."""
     deadline = time.monotonic() + timeout

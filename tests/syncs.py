@@ -29,7 +29,7 @@ from tests.targets import (
     tables_of,
 )
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 120.0
 
 Source: TypeAlias = Database | MysqlDatabase
 
