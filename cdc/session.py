@@ -242,11 +242,12 @@ class Session:
         return Ending.STOPPED
 
     def _look_at_control(self) -> bool:
-        """Does what users asked for on the target; True for a pause."""
+        """Looks after the source, does what users asked for on the target; True for a pause."""
         now = time.monotonic()
         if now - self._control_at < CONTROL_EVERY:
             return False
         self._control_at = now
+        self._source.tend()
         control = self._applier.state.control()
         for request in control.requests:
             fulfil(request, self._source, self._applier.state, self._relations)

@@ -13,6 +13,8 @@ import threading
 from contextlib import suppress
 from typing import Final
 
+import pytest
+
 from tests.command import CDC, CUSTOMER, Ask, Command, cdc, copy, crm
 from tests.databases import Database
 from tests.servers import wait_until
@@ -202,6 +204,20 @@ class TestSnapshot:
         assert done.stderr.endswith("copy: 2 rows in 1 tables, exact\n")
         assert copy("SELECT count(*) FROM contacts") == [(2,)]
         assert copy("SELECT count(*) FROM customers") == [(0,)]
+
+    @pytest.mark.parametrize(
+        "wish", [("--table", "contacts"), ("--table", "x"), ("--customer", "2")]
+    )
+    def test_a_part_of_what_was_never_copied(
+        self, cdc: Command, copy: Ask, wish: tuple[str, str]
+    ) -> None:
+        """It is refused rather than taken for a copy of everything."""
+        done = cdc.run("snapshot", "copy", *wish)
+        assert done.returncode == 1
+        assert done.stderr.endswith(
+            "Error: sync copy was never copied: its first snapshot copies every table\nTry: cdc snapshot copy\n"
+        )
+        assert not (cdc.directory / "copy.db").exists()
 
     def test_one_customer(self, cdc: Command, copy: Ask) -> None:
         cdc.ok("snapshot")

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from appliers.errors import PermanentError, SyncError, TransientError
+from appliers.registry import applier_for
 from cdc.demo.server import LocalPostgres
 from cdc.sources.postgres import reading
 from cdc.sources.postgres import source as source_module
@@ -22,6 +23,7 @@ from cdc.sources.postgres.source import PostgresSource
 from cdc.sources.source import GapError
 from tests.capture import Capture, MakeCapture, events_until, told
 from tests.databases import Database, wait_until
+from tests.mysql_databases import MysqlDatabase
 from tests.servers import MakeServer, on_every_source
 
 FreshDatabase = Callable[[LocalPostgres], Database]
@@ -553,6 +555,44 @@ def test_passwords_and_addresses(make_server: MakeServer, fresh_database: FreshD
     assert kind is TransientError
     assert "Connection refused" in text
     assert hint == "check that the source is up and can be reached"
+
+
+def test_a_standby_is_named(
+    make_server: MakeServer, fresh_database: FreshDatabase, make_capture: MakeCapture
+) -> None:
+    """A sync of a standby says so and waits for it to be promoted; so does the preflight."""
+    server = make_server()
+    database = fresh_database(server)
+    table(database)
+    capture = make_capture(database)
+    capture.start("t")
+    capture.source.close()
+    server.stop()
+    (server.data / "standby.signal").touch()
+    server.start()
+    capture.source.open()
+    with pytest.raises(TransientError) as error:
+        capture.resume("t")
+    assert str(error.value) == "source: the server is a standby, expected a primary"
+    assert error.value.hint.startswith("name the primary in the source's URL")
+    [found] = [f for f in capture.source.check(()) if f.subject == "server"]
+    assert (found.level, found.message.endswith("is a standby")) == ("FAILED", True)
+    database.execute("SELECT pg_promote()")
+    assert capture.resume("t") == frozenset()
+
+
+def test_a_server_of_another_kind_is_named(
+    source_db: Database, mariadb_source: MysqlDatabase
+) -> None:
+    """What answers at the port is not PostgreSQL: waiting does not mend that."""
+    port = mariadb_source.server.port
+    kind, _, hint = failure(source_db, start, f"postgresql://postgres@127.0.0.1:{port}/crm")
+    assert kind is PermanentError
+    assert hint == "correct host and port of the source's URL: what answers there is not PostgreSQL"
+    applier = applier_for(f"postgresql://postgres@127.0.0.1:{port}/crm", None, "s")
+    with pytest.raises(PermanentError) as error:
+        applier.open("test")
+    assert error.value.hint.endswith("what answers there is not PostgreSQL")
 
 
 @pytest.mark.parametrize(

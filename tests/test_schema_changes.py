@@ -3,11 +3,13 @@ where that has a say in it, else into one."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
+import psycopg
 import pytest
 
-from tests.databases import Database
+from tests.databases import Database, wait_until
 from tests.syncs import MakeSync, Sync
 from tests.targets import PostgresTarget, SqliteTarget, Target, tables_of
 
@@ -125,6 +127,30 @@ def test_a_renamed_table_goes_on_under_its_new_name(sync: Sync) -> None:
     sync.finish()
     sync.assert_equal("u")
     assert rows_of(sync) == [(1, "one", "x"), (2, "two", "y")]
+
+
+@into_one_target
+def test_a_dropped_key_does_not_stop_the_application(sync: Sync) -> None:
+    """PostgreSQL refuses updates of published rows that nothing identifies: the table leaves the
+    publication within seconds, the others go on, and with a key it is copied again."""
+    sync.start()
+    sync.catch_up()
+    sync.source.execute("ALTER TABLE t DROP CONSTRAINT t_pkey")
+
+    def updated() -> bool:
+        with suppress(psycopg.errors.ObjectNotInPrerequisiteState):
+            sync.source.execute("UPDATE t SET b = 'without a key' WHERE id = 1")
+            return True
+        return False
+
+    assert not updated()
+    wait_until(updated, message="the application may write again")
+    sync.catch_up()
+    assert "public.t has lost its replica identity" in sync.log_tail()
+    sync.source.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
+    sync.source.execute("INSERT INTO t VALUES (3, 'three', 'z')")
+    sync.finish()
+    sync.assert_equal("t")
 
 
 @into_one_target

@@ -41,8 +41,14 @@ def _permanent(hint: str) -> Verdict:
 
 LOST: Final = _transient("see that the target is up and reachable; it is tried again until it is")
 
+_OTHER: Final = "08OTH"
+"""A code of our own: the server has none for not being one."""
+
 VERDICTS: Final = {
     "08": LOST,
+    _OTHER: _permanent(
+        "correct host and port of the target's URL: what answers there is not PostgreSQL"
+    ),
     "0A": _permanent(
         "the target's server cannot do this: see its version and the kind of the table"
     ),
@@ -103,6 +109,8 @@ CONNECT: Final = (
     ("permission denied", "42501"),
     ("certificate", "28"),
     ("does not support SSL", "28"),
+    ("invalid response to SSL negotiation", _OTHER),
+    ("expected authentication request", _OTHER),
     ("too many", "53300"),
     ("connection slots", "53300"),
 )

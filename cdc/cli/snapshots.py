@@ -78,13 +78,19 @@ def run(
 
 def _ask(sync: Sync, tables: Sequence[str], customers: Sequence[str]) -> Wish:
     """Notes on the target what is wanted. A sync without a snapshot, or in the middle of one, goes on
-    with that: nothing has to be asked for unless single tables or customers are."""
+    with that: nothing has to be asked for unless single tables or customers are. What a first snapshot
+    copies is every table: raises PermanentError for a wish of less."""
     wish = Wish(sync)
     with _state(sync) as state:
         control, states = state.control(), state.tables()
         if control.paused:
             raise PermanentError(f"sync {sync.name} is paused", f"cdc resume {sync.name}")
         if state.load() is None:
+            if tables or customers:
+                raise PermanentError(
+                    f"sync {sync.name} was never copied: its first snapshot copies every table",
+                    f"cdc snapshot {sync.name}",
+                )
             return wish
         wish.wanted = tuple(_table(sync, states, name) for name in tables)
         unfinished = any(t.copy is not Copy.DONE for t in states.values())

@@ -216,6 +216,10 @@ class Source(Protocol):
 
     def log(self) -> SourceLog: ...
 
+    def tend(self) -> None:
+        """Takes care, about every second of a sync that streams, that what it has made in the source does
+        no harm there. Raises TransientError where the sync has to begin again for that."""
+
     def stream(self, position: Position, *, binary: bool, shape: Shape) -> Stream: ...
 
     def tail(

@@ -25,6 +25,8 @@ _LET_IN = "correct the password or the user's host: CREATE USER and ALTER USER o
 _SPACE = "free disk or memory on the source"
 _LOST = "check that the source is up and can be reached"
 
+NO_EVENT: Final = 1220
+
 TRANSIENT: Final[dict[int, str]] = {
     **dict.fromkeys((2002, 2003, 2005, 2006, 2012, 2013, 2055, 1158, 1159, 1160, 1161), _LOST),
     **dict.fromkeys((1040, 1203, 1226, 1135), _BUSY),
@@ -60,6 +62,10 @@ PERMANENT: Final[dict[int, str]] = {
 }
 
 
+class NoEventError(PermanentError):
+    """No event begins at a place of the log (ER_ERROR_WHEN_EXECUTING_COMMAND of SHOW BINLOG EVENTS)."""
+
+
 class TableAlteredError(TransientError):
     """A table was altered after the snapshot that reads it: it can only be read under a later one."""
 
@@ -83,6 +89,8 @@ def translated(error: pymysql.Error) -> SyncError:
         code = 2026
     if code == TABLE_CHANGED:
         return TableAlteredError(f"source: {first}", TRANSIENT[code])
+    if code == NO_EVENT:
+        return NoEventError(f"source: {first}", "look into the source's log")
     if code in PERMANENT:
         return PermanentError(f"source: {first}", PERMANENT[code])
     if code in TRANSIENT:

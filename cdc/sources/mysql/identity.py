@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Final
 
 from appliers.errors import PermanentError, SyncError
 from cdc.sources.mysql.connection import Connection, Server, one, rows, server_of, variables
+from cdc.sources.mysql.failures import NoEventError
 from cdc.sources.mysql.gtid import MysqlGtids
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.scanning import Connect
@@ -29,6 +31,13 @@ UNLOGGED: Final = "it is a replica with {} = OFF: what it replicates is not in i
 LOG_UPDATES: Final = (
     "use the primary's address, or set {} = ON in its configuration, and restart it"
 )
+
+_GTID: Final = re.compile(r"GTID_NEXT= ?'([^']+)'", re.IGNORECASE)
+_INSIDE: Final = frozenset(
+    "Query Table_map Write_rows Update_rows Update_rows_partial Delete_rows Rows_query Xid XA_prepare"
+    " Transaction_payload Intvar RAND User_var".split()
+)
+"""Kinds of events that only stand behind a GTID event (sql/log_event.cc, get_type_str)."""
 
 COMMITTED_WITHIN: Final = 5.0
 """Seconds in which MySQL calls executed what its log already has."""
@@ -108,6 +117,7 @@ def verify_log(
     lost what the checkpoint has. Raises GapError."""
     if server.flavour == "mysql":
         _verify_gtids(db, position, sync)
+        _verify_border(db, position, sync)
     else:
         _verify_place(db, server, connect, position, sync)
 
@@ -137,6 +147,40 @@ def _verify_gtids(db: Connection, position: BinlogPosition, sync: str) -> None:
             f"{position.offset} are lost",
             f"{way_out}; {KEEP_LONGER}",
         )
+
+
+def _verify_border(db: Connection, position: BinlogPosition, sync: str) -> None:
+    """MySQL: GTIDs begin at 1 again when a log is reset, and a backup of the same server goes on with
+    numbers that the checkpoint has seen; sooner or later there are as many as before. But in another
+    history no transaction ends just where the checkpoint is, or the next is one that the checkpoint has."""
+    size = _size(db, position.file)
+    if size is None or size <= position.offset:
+        if not end_of_log(db, server_of(db)).covers(position):
+            raise _another_log(position, f"the log ends before {position.file} does", sync)
+        return  # its file is purged, and what follows it is not, or it ends with its file
+    try:
+        event = one(
+            db,
+            f"SHOW BINLOG EVENTS IN %s FROM {position.offset} LIMIT 1",
+            (position.file,),
+        )
+    except NoEventError as e:
+        raise _another_log(position, "no transaction ends there", sync) from e
+    kind, info = str(event[2]), str(event[5])
+    gtid = _GTID.search(info)
+    known = position.gtids
+    if gtid is not None and known is not None and known.holds(gtid[1]):
+        raise _another_log(position, f"{gtid[1]} stands behind it", sync)
+    if gtid is None and kind in _INSIDE:
+        raise _another_log(position, "it stands in the middle of a transaction", sync)
+
+
+def _another_log(position: BinlogPosition, found: str, sync: str) -> GapError:
+    return GapError(
+        f"the source's log is another one than the checkpoint's at {position.file}:{position.offset}: {found};"
+        " it was restored from a backup, or its log was reset",
+        NEW_SNAPSHOT.format(sync) + ", if this source is the right one",
+    )
 
 
 def _verify_place(

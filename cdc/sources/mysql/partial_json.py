@@ -17,8 +17,8 @@ from cdc.sources.mysql.errors import ProtocolError
 from cdc.sources.mysql.json import Node, json_tree, print_tree
 
 HINT: Final = (
-    "SET GLOBAL binlog_row_value_options = '' (and in the sessions that set it), then take a new "
-    "snapshot of the table"
+    "SET GLOBAL binlog_row_value_options = '' (and in the sessions that set it); then"
+    " `cdc snapshot` copies everything again"
 )
 _REPLACE, _INSERT, _REMOVE = range(3)
 _STEP: Final = re.compile(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 FULL_METADATA: Final = (
-    "SET GLOBAL binlog_row_metadata = 'FULL', then take a new snapshot of the table"
+    "SET GLOBAL binlog_row_metadata = 'FULL'; then `cdc snapshot` copies everything again"
 )
 
 

@@ -40,7 +40,8 @@ Update = tuple[bytes | None, bytes]
 """A row before and after its change."""
 
 ALL_COLUMNS: Final = (
-    "SET GLOBAL binlog_row_image = 'FULL', and have sessions that set it do the same"
+    "SET GLOBAL binlog_row_image = 'FULL', and have sessions that set it do the same; then"
+    " `cdc snapshot` copies everything again"
 )
 _MOST_IMAGES: Final = 32
 """Sets of columns that are remembered: one where row images are FULL."""

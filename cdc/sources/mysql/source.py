@@ -107,6 +107,9 @@ class MysqlSource:
     def log(self) -> SourceLog:
         return SourceLog(by_age=True)
 
+    def tend(self) -> None:
+        """Nothing is made in the source."""
+
     def stream(self, position: Position, *, binary: bool, shape: Shape) -> Stream:
         """`binary` changes nothing: there is one format of images, in text."""
         at = _place(position)

@@ -138,7 +138,10 @@ OLD_TEMPORAL: Final = {codes.TIME, codes.DATETIME, codes.TIMESTAMP}
 """The types of before MySQL 5.6, which MariaDB writes with `mysql56_temporal_format = OFF` and for
 tables older than 10.1. Of those with a fraction the log does not say how many digits they have."""
 
-REBUILD: Final = "SET GLOBAL mysql56_temporal_format = ON, ALTER TABLE … FORCE, then take a new snapshot of the table"
+REBUILD: Final = (
+    "SET GLOBAL mysql56_temporal_format = ON; ALTER TABLE … FORCE;"
+    " then `cdc snapshot` copies everything again"
+)
 
 
 def old_code(column: LoggedColumn, declared: str) -> Code:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from psycopg import pq, sql
 
@@ -15,6 +15,10 @@ from cdc.sources.postgres.catalog import IDENTITIES
 from cdc.sources.postgres.connection import Connection, translating
 from cdc.sources.postgres.slot import Publication, create_statement, publication
 
+STANDBY: Final = (
+    "name the primary in the source's URL; a standby that is being promoted is taken when it is one"
+)
+
 Walsender = Callable[[], AbstractContextManager[pq.abc.PGconn]]
 
 # pg_stat_activity hides what other roles' sessions are; pg_stat_get_wal_senders counts them all.
@@ -23,7 +27,8 @@ _SERVER = """
            current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
            current_setting('max_wal_senders')::int - (SELECT count(*) FROM pg_stat_get_wal_senders()),
            current_setting('max_slot_wal_keep_size'), current_user, r.rolreplication OR r.rolsuper,
-           r.rolbypassrls OR r.rolsuper, has_database_privilege(current_database(), 'CREATE'), current_database()
+           r.rolbypassrls OR r.rolsuper, has_database_privilege(current_database(), 'CREATE'), current_database(),
+           pg_is_in_recovery()
     FROM pg_roles r WHERE r.rolname = current_user"""
 
 _TABLE = """
@@ -63,9 +68,13 @@ def check(
         server = db.execute(_SERVER).fetchone()
     if server is None:
         return
-    version, wal_level, slots, senders, keep, user, replicates, bypasses, creates, database = server
+    version, wal_level, slots, senders, keep, user, *may, database, standby = server
+    replicates, bypasses, creates = may
     role = Role(user, bypasses, creates)
-    yield Finding("ok", "server", f"PostgreSQL {version}")
+    if standby:
+        yield Finding("FAILED", "server", f"PostgreSQL {version} is a standby", STANDBY)
+    else:
+        yield Finding("ok", "server", f"PostgreSQL {version}")
     yield _level(wal_level)
     yield _replicates(role, replicates, walsender)
     yield from _slot(db, name, slots, senders, keep)

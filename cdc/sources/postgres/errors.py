@@ -9,7 +9,7 @@ import psycopg
 
 from appliers.errors import PermanentError, SyncError, TransientError
 
-_REPLICATION, _WALSENDERS = "28REP", "53WAL"
+_REPLICATION, _WALSENDERS, _OTHER = "28REP", "53WAL", "08OTH"
 """SQLSTATEs of our own, for what the server has none of that says enough."""
 
 TRANSIENT: Final[dict[str, str]] = {
@@ -34,6 +34,7 @@ PERMANENT: Final[dict[str, str]] = {
     "28": "let the role in: the source's pg_hba.conf, LOGIN and REPLICATION of the role",
     _REPLICATION: "ALTER ROLE … REPLICATION: `cdc check` prints it in full",
     "3D000": "correct the database's name in the URL",
+    _OTHER: "correct host and port of the source's URL: what answers there is not PostgreSQL",
     "42501": "run `cdc check`: it prints the grants that are missing",
     "55000": "run `cdc check`: it says whether wal_level or the slot's lost log is the reason",
     "42704": "run `cdc check`; if the slot or publication was dropped, `cdc snapshot` copies everything again",
@@ -58,6 +59,7 @@ _CONNECT: Final = tuple(
         ("server does not support SSL|certificate", "28000"),
         ("the database system is", "57P03"),
         ("number of requested standby connections exceeds", _WALSENDERS),
+        ("invalid response to SSL negotiation|expected authentication request", _OTHER),
         ("too many (clients|connections)|remaining connection slots", "53300"),
     )
 )

@@ -196,6 +196,44 @@ def _tables(relations: Sequence[Relation]) -> sql.Composed:
     )
 
 
+_KEYLESS: Final = """
+    SELECT DISTINCT n.nspname, c.relname
+    FROM pg_publication_rel AS r
+    JOIN pg_publication AS p ON p.oid = r.prpubid
+    JOIN pg_class AS c ON c.oid = r.prrelid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN LATERAL pg_partition_tree(c.oid) AS t ON true
+    JOIN pg_class AS l ON l.oid = coalesce(t.relid, c.oid) AND l.relkind = 'r'
+    WHERE p.pubname = %s AND l.relreplident <> 'f' AND NOT EXISTS (
+        SELECT FROM pg_index AS i WHERE i.indrelid = l.oid AND i.indisvalid AND i.indimmediate
+           AND CASE l.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END)"""
+"""Published tables, by their root, whose rows no identity tells apart (CheckCmdReplicaIdentity,
+src/backend/executor/execReplication.c; RelationGetIndexList, src/backend/utils/cache/relcache.c)."""
+
+UNPUBLISH_PATIENCE: Final = "2s"
+"""How long to wait for whoever alters the table."""
+
+
+def unpublish_keyless(db: Connection, name: str) -> list[str]:
+    """Takes tables that have lost their identity out of the publication, because PostgreSQL refuses the
+    application's own UPDATE and DELETE on them as long as they are in it. Returns their names.
+
+    Their next rows are not in the log, and need not be marked here: whoever publishes them again
+    (`ensure_publication`) is told to copy them."""
+    with translating():
+        found = db.execute(_KEYLESS, (name,)).fetchall()
+        if found:
+            tables = (sql.SQL("ONLY {}").format(sql.Identifier(*table)) for table in found)
+            with db.transaction():
+                db.execute(f"SET LOCAL lock_timeout = '{UNPUBLISH_PATIENCE}'")
+                db.execute(
+                    sql.SQL("ALTER PUBLICATION {} DROP TABLE {}").format(
+                        sql.Identifier(name), sql.SQL(", ").join(tables)
+                    )
+                )
+    return [f"{schema}.{table}" for schema, table in found]
+
+
 class Publication(NamedTuple):
     """What a publication publishes."""
 

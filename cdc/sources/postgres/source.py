@@ -13,7 +13,7 @@ from psycopg import pq
 
 from appliers.batch import Reread
 from appliers.delta import Commit
-from appliers.errors import PermanentError
+from appliers.errors import PermanentError, TransientError
 from appliers.finding import Finding
 from appliers.images import Format
 from appliers.relation import Relation
@@ -36,6 +36,8 @@ from cdc.sources.postgres.types import TypeCatalog
 from cdc.sources.source import Catalog, GapError, Opening, Position, Shape, SourceLog
 
 OLDEST = 140000
+TEND_EVERY = 3.0
+"""Seconds for which the application's updates may be refused after it has dropped a key."""
 
 
 class PostgresSource:
@@ -52,6 +54,7 @@ class PostgresSource:
         self._info = source_conninfo(url, password, application)
         self._walsender_info = source_conninfo(url, password, application, replication="database")
         self._connection: Connection | None = None
+        self._tended_at = time.monotonic()
         self._interrupted = threading.Event()
         self._types = TypeCatalog()
         self._catalog = Catalog(())
@@ -127,6 +130,20 @@ class PostgresSource:
                 (self.name,),
             ).fetchone()
         return SourceLog(row[0], row[1]) if row else SourceLog()
+
+    def tend(self) -> None:
+        """A migration may drop the key of a published table while we stream."""
+        now = time.monotonic()
+        if now - self._tended_at < TEND_EVERY:
+            return
+        self._tended_at = now
+        lost = slot.unpublish_keyless(self._db, self.name)
+        if lost:
+            raise TransientError(
+                f"source: {', '.join(lost)} has lost its replica identity and was taken out of publication"
+                f" {self.name}: PostgreSQL would have refused the application's updates",
+                "give it a primary key again, or leave it out of `tables`",
+            )
 
     def stream(self, position: Position, *, binary: bool, shape: Shape) -> PostgresStream:
         conn = connect_walsender(self._walsender_info)
@@ -223,7 +240,14 @@ class PostgresSource:
 
     def _require_logical(self) -> None:
         with translating():
-            row = self._db.execute("SELECT current_setting('wal_level')").fetchone()
+            row = self._db.execute(
+                "SELECT current_setting('wal_level'), pg_is_in_recovery()"
+            ).fetchone()
+        if row and row[1]:
+            # It may be on its way to being promoted, behind an address that moves.
+            raise TransientError(
+                "source: the server is a standby, expected a primary", check.STANDBY
+            )
         if row and row[0] != "logical":
             raise PermanentError(
                 f"source: wal_level is {row[0]}, expected logical",
