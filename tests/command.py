@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from cdc.config import load
 from cdc.status import collect
 from tests.databases import Database
+from tests.nursery import nursery
 
 CUSTOMER: Final = """
 [customer]
@@ -54,16 +56,24 @@ class Command:
         )
 
     def run(self, *arguments: str, timeout: float = 60, stdin: str = "") -> Done:
-        return subprocess.run(
-            [CDC, *arguments],
-            cwd=self.directory,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        with TemporaryFile() as out, TemporaryFile() as error:
+            process = nursery().fork(
+                "cdc",
+                arguments,
+                environment=self.environment,
+                folder=self.directory,
+                out=out,
+                error=error,
+            )
+            process.stdin.write(stdin.encode())
+            process.stdin.close()
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            texts = [(stream.seek(0), stream.read().decode())[1] for stream in (out, error)]
+        return Done([CDC, *arguments], code, *texts)
 
     def ok(self, *arguments: str, timeout: float = 60) -> Done:
         """Runs what has to succeed."""

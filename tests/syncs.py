@@ -19,6 +19,7 @@ from cdc.runtime import Live, Runtime
 from tests import mysql_oracle
 from tests.databases import Database, wait_until
 from tests.mysql_databases import MysqlDatabase
+from tests.nursery import Child, nursery
 from tests.targets import (
     MysqlTarget,
     PostgresTarget,
@@ -37,18 +38,32 @@ Source: TypeAlias = Database | MysqlDatabase
 class Process:
     """One run of a worker or daemon. It ends with us: its standard input is a pipe that we hold."""
 
-    def __init__(self, sync: Sync, flags: Sequence[str], fault: str, *, daemon: bool) -> None:
-        worker = ["cdc.worker", str(sync.config), sync.name]
-        command = ["cdc", "run", "--config", str(sync.config)] if daemon else worker
+    def __init__(
+        self, sync: Sync, flags: Sequence[str], fault: str, *, daemon: bool, fresh: bool = False
+    ) -> None:
         environment = os.environ | {"CDC_FAULT": fault, "PYTHONWARNINGS": "error"}
+        module, arguments = "cdc.worker", [str(sync.config), sync.name, *flags]
+        if daemon:
+            module, arguments = "cdc", ["run", "--config", str(sync.config), *flags]
+        self._popen: Child | subprocess.Popen[bytes]
         with sync.log.open("ab") as log:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", "-m", *command, *flags],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=environment,
-            )
+            if daemon or fresh:
+                self._popen = subprocess.Popen(
+                    [sys.executable, "-X", "faulthandler", "-m", module, *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                )
+            else:
+                self._popen = nursery().fork(
+                    module,
+                    arguments,
+                    environment=environment,
+                    folder=Path.cwd(),
+                    out=log,
+                    error=log,
+                )
         self._sync = sync
 
     @property
@@ -141,10 +156,13 @@ class Sync:
         self._markers = 0
         self.config.write_text(options.toml(options.source_url or source.url, target.url))
 
-    def start(self, *flags: str, fault: str = "", daemon: bool = False) -> Process:
-        """A worker alone, or a daemon that starts one."""
+    def start(
+        self, *flags: str, fault: str = "", daemon: bool = False, fresh: bool = False
+    ) -> Process:
+        """A worker alone, or a daemon that starts one. `fresh`: a Python that was started for it and
+        has imported what a worker does, for tests that measure its memory."""
         assert self.process is None or not self.process.running, "a worker runs already"
-        self.process = Process(self, flags, fault, daemon=daemon)
+        self.process = Process(self, flags, fault, daemon=daemon, fresh=fresh)
         return self.process
 
     def second(self) -> Process:

@@ -355,7 +355,7 @@ def test_a_large_transaction_in_little_memory(
     it is below 80 MB."""
     source_db.execute(SMALL)
     sync = make_sync(source_db, target, ("events", "markers"))
-    sync.start()
+    sync.start(fresh=True)
     sync.wait_copied()
     idle = sync.running.memory("VmRSS")
     assert idle < 80, f"{idle:.0f} MB"

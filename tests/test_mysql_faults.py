@@ -53,11 +53,18 @@ def ends_equal(source: MysqlDatabase, target: Target, sync: Sync, since: int) ->
     assert not written_twice(source, target, "events", since)
 
 
-def small(make_sync: MakeSync, source: MysqlDatabase, target: Target, *, name: str = "s1") -> Sync:
+def small(
+    make_sync: MakeSync,
+    source: MysqlDatabase,
+    target: Target,
+    *,
+    name: str = "s1",
+    fresh: bool = False,
+) -> Sync:
     """A sync of two tables that streams."""
     source.execute(SMALL)
     sync = make_sync(source, target, SYNCED, name=name)
-    sync.start()
+    sync.start(fresh=fresh)
     sync.wait_copied()
     return sync
 
@@ -328,7 +335,7 @@ def test_a_large_transaction_in_little_memory(pair: Pair, make_sync: MakeSync, r
     """Scenario 12: one transaction of so many rows arrives as one, with the worker below 200 MB; idle,
     it is below 80 MB."""
     source, target = pair
-    sync = small(make_sync, source, target)
+    sync = small(make_sync, source, target, fresh=True)
     idle = sync.running.memory("VmRSS")
     assert idle < 80, f"{idle:.0f} MB"
     seen: set[tuple[object, ...]] = set()

@@ -1,0 +1,215 @@
+"""Workers without the quarter of a second of CPU that Python and our imports take: forked, not started.
+
+A test run starts some thousand workers, on two cores that do nothing else. A process that has imported
+what every worker does forks one for each that is asked for. It is a process of its own, with its own
+environment and streams, that runs `python -m MODULE …` from there on and can be killed like any other.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import random
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Final
+
+from appliers import faults
+
+WARM: Final = (
+    "appliers.registry appliers.mysql appliers.postgres appliers.sqlite cdc.cli.app cdc.config"
+    " cdc.daemon cdc.session cdc.sources.mysql.source cdc.sources.postgres.source cdc.tail"
+    " sqlglot.dialects.mysql sqlglot.dialects.postgres sqlglot.dialects.sqlite"
+).split()
+"""What a worker or a command imports, sooner or later."""
+
+
+class Child:
+    """A process of the nursery's, as `subprocess.Popen` would have it. `stdin` is a pipe."""
+
+    def __init__(self, nursery: Nursery, pid: int, stdin: IO[bytes]) -> None:
+        self.pid = pid
+        self.stdin = stdin
+        self._nursery = nursery
+
+    def poll(self) -> int | None:
+        return self._nursery.code(self.pid, 0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        code = self._nursery.code(self.pid, timeout)
+        if code is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+class Nursery:
+    """The process that forks, seen from the tests."""
+
+    def __init__(self) -> None:
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", "-m", "tests.nursery", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONWARNINGS": "error"},
+                cwd=Path(__file__).parent.parent,
+            )
+        self._codes: dict[int, int] = {}
+        self._born: list[int] = []
+        self._lock = threading.Lock()
+
+    def fork(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        out: IO[bytes],
+        error: IO[bytes],
+    ) -> Child:
+        """`python -m module arguments`, there."""
+        read, write = os.pipe()
+        asked = {"module": module, "arguments": [*arguments]}
+        asked |= {"environment": {**environment}, "folder": str(folder)}
+        with self._lock:
+            fds = [read, out.fileno(), error.fileno()]
+            socket.send_fds(self._ours, [json.dumps(asked).encode()], fds)
+            os.close(read)
+            while not self._born:
+                self._hear(None)
+            pid = self._born.pop()
+        return Child(self, pid, os.fdopen(write, "wb", buffering=0))
+
+    def code(self, pid: int, timeout: float | None) -> int | None:
+        """How a process has ended, as Popen says it; None if it has not within `timeout` seconds."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._lock:
+                # Shorter than a wait may be: other threads want to know of other processes.
+                left = 0.05 if until is None else min(0.05, max(0.0, until - time.monotonic()))
+                if pid not in self._codes:
+                    self._hear(left)
+                if pid in self._codes:
+                    return self._codes[pid]
+            if until is not None and time.monotonic() >= until:
+                return None
+
+    def _hear(self, timeout: float | None) -> None:
+        while select.select([self._ours], [], [], timeout)[0]:
+            data = self._ours.recv(1 << 16)
+            if not data:
+                raise AssertionError("the nursery is gone: its standard error says why")
+            said: dict[str, Any] = json.loads(data)
+            if "born" in said:
+                self._born.append(said["born"])
+                return
+            self._codes[said["ended"]] = os.waitstatus_to_exitcode(said["status"])
+            timeout = 0.0
+
+
+@cache
+def nursery() -> Nursery:
+    """The one of this test process; it ends when this process does."""
+    return Nursery()
+
+
+def _serve(sock: socket.socket) -> None:
+    """Forks for every request, and tells of every end, until the tests are gone."""
+    wake, woken = socket.socketpair()
+    for end in (wake, woken):
+        end.setblocking(False)
+    signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    while True:
+        ready, _, _ = select.select([sock, wake], [], [])
+        if wake in ready:
+            wake.recv(4096)
+            _tell_ends(sock)
+        if sock in ready:
+            data, fds, _, _ = socket.recv_fds(sock, 1 << 20, 3)
+            if not data:
+                return
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for one in (sock, wake, woken):
+                    one.close()
+                _become(json.loads(data), *fds)
+            for fd in fds:
+                os.close(fd)
+            sock.send(json.dumps({"born": pid}).encode())
+
+
+def _tell_ends(sock: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        sock.send(json.dumps({"ended": pid, "status": status}).encode())
+
+
+def _become(asked: dict[str, Any], *streams: int) -> None:
+    """Never returns. `streams` are what is to be 0, 1 and 2."""
+    code = 1
+    try:
+        for number, fd in enumerate(streams):
+            os.dup2(fd, number)
+            os.close(fd)
+        os.chdir(asked["folder"])
+        os.environ.clear()
+        os.environ.update(asked["environment"])
+        importlib.reload(faults)  # it reads the environment
+        random.seed()
+        sys.argv = [asked["module"], *asked["arguments"]]
+        runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else int(e.code is not None)
+    except BaseException:  # noqa: BLE001 - as Python itself would end
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    for name in WARM:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    with socket.socket(fileno=int(sys.argv[1])) as sock:
+        _serve(sock)
+
+
+if __name__ == "__main__":
+    main()
