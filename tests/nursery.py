@@ -94,8 +94,12 @@ class Nursery:
     ) -> Child:
         """`python -m module arguments`, there."""
         read, write = os.pipe()
-        asked = {"module": module, "arguments": [*arguments]}
-        asked |= {"environment": {**environment}, "folder": str(folder)}
+        asked = {
+            "module": module,
+            "arguments": [*arguments],
+            "environment": {**environment},
+            "folder": str(folder),
+        }
         with self._lock:
             fds = [read, out.fileno(), error.fileno()]
             socket.send_fds(self._ours, [json.dumps(asked).encode()], fds)
