@@ -25,6 +25,7 @@ from cdc.demo.compare import Compared, compare
 from cdc.demo.copies import PostgresCopy, SqliteCopy
 from cdc.runtime import Live
 from tests.databases import Database, wait_until
+from tests.mysql_databases import MysqlDatabase
 
 CDC: Final = str(Path(sys.executable).with_name("cdc"))
 FOLDER: Final = re.compile(r"/\S*?/cdc-(?:demo|postgres)-[^/\s]+")
@@ -159,6 +160,21 @@ def test_into_postgres(demo: Callable[..., Demo], target_db: Database) -> None:
     assert one.process.returncode == 0, said
     assert "Source and target are equal" in said
     assert target_db.value("SELECT count(*) FROM customers") > 7_000
+
+
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+def test_into_mysql(
+    request: pytest.FixtureRequest, demo: Callable[..., Demo], flavour: str
+) -> None:
+    """So is one on MySQL or MariaDB, in which a second demo replaces what the first has left."""
+    target: MysqlDatabase = request.getfixturevalue(f"{flavour}_target")
+    for _ in range(2):
+        one = demo("--seconds", "1", "--target", target.url)
+        said = one.process.communicate(timeout=100)[0].decode()
+        assert one.process.returncode == 0, said
+        assert "Source and target are equal" in said
+    [(customers,)] = target.rows("SELECT count(*) FROM customers")
+    assert customers > 7_000
 
 
 def test_tables_of_others_are_not_touched(demo: Callable[..., Demo], tmp_path: Path) -> None:

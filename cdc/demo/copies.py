@@ -197,8 +197,3 @@ class SqliteCopy:
             return db.execute(statement).fetchall()
         finally:
             db.close()
-
-
-def copy_at(url: str, password: str | None) -> Copy:
-    """The target at a URL that the appliers know."""
-    return SqliteCopy(url) if url.startswith("sqlite:") else PostgresCopy(url, password)

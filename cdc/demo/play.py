@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Final
 
 import psycopg
+import pymysql
 
 from appliers.errors import PermanentError, SyncError, TransientError
 from appliers.registry import applier_for
 from cdc.config import ConfigError
 from cdc.demo import crm
 from cdc.demo.compare import Compared, compare
-from cdc.demo.copies import Copy, PostgresCopy, copy_at
+from cdc.demo.copies import Copy, PostgresCopy
 from cdc.demo.keeper import Keeper
 from cdc.demo.server import LocalPostgres, embedded_bin_dir
 from cdc.demo.subject import SYNC, Subject
+from cdc.demo.targets import copy_at
 from cdc.demo.view import Scene, View, say, view
 from cdc.runtime import Live, holder
 from cdc.urls import BadUrl, split
@@ -245,6 +247,8 @@ def _told() -> Iterator[None]:
     except psycopg.Error as e:
         said = (e.diag.message_primary or str(e)).partition("\n")[0]
         raise TransientError(f"the demo lost a database: {said}") from e
+    except pymysql.Error as e:
+        raise TransientError(f"the demo lost a database: {e.args[-1]}") from e
     except BrokenPipeError:
         raise
     except OSError as e:
