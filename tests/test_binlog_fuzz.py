@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import random
+import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliers.errors import SyncError
 from cdc.sources.mysql import codes, table_map
 from cdc.sources.mysql.errors import ProtocolError
-from cdc.sources.mysql.rows import RowsReader, compile_rows, decompress_mariadb
+from cdc.sources.mysql.gtid import parse_gtids
+from cdc.sources.mysql.position import BinlogPosition
+from cdc.sources.mysql.relations import SyncedTables
+from cdc.sources.mysql.rows import RowsReader, compile_rows
+from cdc.sources.mysql.source import MysqlSource
 from cdc.sources.mysql.table_map import LoggedColumn, TableMap
+from cdc.sources.mysql.transactions import Transactions
 from tests.binlog_events import (
     DELETES,
+    HEADER,
     INSERTS,
     ROWS,
     TABLE_MAP,
@@ -108,16 +118,6 @@ def test_any_table_map(data: bytes) -> None:
             continue
 
 
-@settings(max_examples=300)
-@given(st.binary(max_size=100))
-def test_any_compressed_rows(data: bytes) -> None:
-    for body in (data, b"\0" * 8 + b"\x01\xff\x81\x20\x78\x9c" + data):
-        try:
-            decompress_mariadb(body)
-        except ProtocolError:
-            continue
-
-
 def readings(reader: RowsReader) -> list[Callable[[bytes], Sequence[object]]]:
     return [
         lambda body: reader.inserts(body, gaps=True),
@@ -196,3 +196,68 @@ def damaged(body: bytes, seeded: random.Random) -> bytes:
     if cut < 0.2:
         return bytes(changed[: seeded.randrange(len(changed))])
     return bytes(changed) + (seeded.randbytes(5) if cut > 0.9 else b"")
+
+
+WORK = """
+    SET SESSION {}; INSERT INTO t VALUES (1, REPEAT('a', 300), 5), (2, 'b', NULL);
+    UPDATE t SET n = 7; DELETE FROM t WHERE id = 2;
+    BEGIN; INSERT INTO t VALUES (3, 'c', 1); SAVEPOINT one; INSERT INTO t VALUES (4, 'd', 1);
+    ROLLBACK TO one; COMMIT;
+    XA START 'x', 'y', 3; INSERT INTO t VALUES (5, 'e', 1); XA END 'x', 'y', 3; XA PREPARE 'x', 'y', 3;
+    XA COMMIT 'x', 'y', 3; CREATE TABLE u LIKE t; ALTER TABLE u ADD COLUMN c INT; DROP TABLE u; TRUNCATE t"""
+
+
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+def test_any_event_of_a_log(request: pytest.FixtureRequest, flavour: str, seed: int) -> None:
+    """Every type of event that a log has, one of them damaged: changes, or an error for users to read."""
+    db: MysqlDatabase = request.getfixturevalue(f"{flavour}_source")
+    db.execute("CREATE TABLE t (id INT PRIMARY KEY, s TEXT, n INT)")
+    compressing = "binlog_transaction_compression = {}" if flavour == "mysql" else "sql_mode = ''"
+    found: list[Event] = []
+    for how in ("OFF", "ON"):
+        with logging_compressed(db, flavour, how):
+            found += recorded(db, partial(db.execute, WORK.format(compressing.format(how))))
+    source = MysqlSource(db.url, None, "fuzz")
+    source.open()
+    source.catalog(["t"])
+    raw = [
+        struct.pack("<IBIIIH", 1, e.kind, 7, HEADER + len(e.body), e.end, 0) + e.body for e in found
+    ]
+    assert read_all(source, raw, flavour), "the log as it is gives changes"
+    seeded = random.Random(seed)
+    refused = 0
+    for number, event in enumerate(found):
+        for _ in range(15):
+            broken = raw[number][:HEADER] + damaged(event.body + b"\0", seeded)
+            try:
+                read_all(source, [*raw[:number], broken, *raw[number + 1 :]], flavour)
+            except SyncError:
+                refused += 1
+    source.close()
+    assert refused > len(found)
+
+
+@contextmanager
+def logging_compressed(db: MysqlDatabase, flavour: str, how: str) -> Iterator[None]:
+    """What MariaDB has as a setting of the whole server."""
+    if flavour == "mysql":
+        yield
+        return
+    db.execute(f"SET GLOBAL log_bin_compress = {how}, GLOBAL log_bin_compress_min_len = 10")
+    try:
+        yield
+    finally:
+        db.execute("SET GLOBAL log_bin_compress = OFF, GLOBAL log_bin_compress_min_len = 256")
+
+
+def read_all(source: MysqlSource, raw: Sequence[bytes], flavour: str) -> int:
+    """How many changes the events come to."""
+    tables = SyncedTables(
+        source._tables, source._home, source._connect, lambda r: r, folds_names=False
+    )
+    start = BinlogPosition("binlog.000001", 4, parse_gtids("0-1-1" if flavour == "mariadb" else ""))
+    made = Transactions(tables, start, lambda _: iter(()), mariadb=flavour == "mariadb")
+    made.load(raw)
+    while made.step():
+        pass
+    return sum(len(p.changes) for p in made.rows.pieces)

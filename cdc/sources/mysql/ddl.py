@@ -65,6 +65,10 @@ class Ddl:
             {".".join(e.table): e.verb for e in effects if e.deed is Deed.REPLACED},
         )
 
+    def anywhere(self, verb: str) -> dict[str, str]:
+        """Every table, for a statement that has committed rows that no stream of this sync has read."""
+        return {".".join(name): verb for name in self._tables.names()}
+
     def _changes(self, effect: Effect, place: str) -> list[RowChange]:
         database, name = effect.table
         table, verb = f"{database}.{name}", effect.verb

@@ -164,7 +164,8 @@ def decompressed_query(body: bytes) -> bytes:
 
 def decompressed_rows(body: bytes, kind: int) -> bytes:
     """The body of a rows event of MariaDB that is compressed, as that of type `COMPRESSED[kind]`: what
-    stands behind the bitmaps of columns is compressed (`row_log_event_uncompress`)."""
+    stands behind the bitmaps of columns is compressed (`row_log_event_uncompress`). Raises ProtocolError,
+    and IndexError for what was cut short."""
     plain = COMPRESSED[kind]
     at = 8 if plain < INSERTS[1] else 8 + int.from_bytes(body[8:10], "little")
     width, at = _length_encoded(body, at)
@@ -179,11 +180,12 @@ def _decompressed(body: bytes, at: int) -> bytes:
         raise ProtocolError(f"expected data that zlib compressed, got algorithm {first >> 4 & 7}")
     begin = at + 1 + (first & 7)
     length = int.from_bytes(body[at + 1 : begin], "big")
+    stream = zlib.decompressobj()
     try:
-        found = zlib.decompressobj().decompress(body[begin:], length + 1)
+        found = stream.decompress(body[begin:], length + 1)
     except zlib.error as e:
         raise ProtocolError("a compressed event cannot be decompressed") from e
-    if len(found) != length:
+    if len(found) != length or not stream.eof:
         raise ProtocolError(f"expected {length} bytes in a compressed event, got {len(found)}")
     return body[:at] + found
 
@@ -340,15 +342,10 @@ def read_rotate(body: bytes) -> tuple[str, int]:
 def payload_events(body: bytes) -> Iterator[bytes]:
     """The events in a TRANSACTION_PAYLOAD, without checksums. Decompressed as they are taken: a
     transaction of a gigabyte never stands in memory whole."""
-    at, kind = 0, None
-    while True:
-        field, at = _length_encoded(body, at)
-        if field == 0:
-            break
-        length, at = _length_encoded(body, at)
-        if field == 2:
-            kind, _ = _length_encoded(body, at)
-        at += length
+    try:
+        kind, at = _payload_kind(body)
+    except IndexError:
+        raise ProtocolError("a transaction's payload was cut short") from None
     if kind not in (0, 255):
         raise ProtocolError(f"expected a payload in ZSTD or none, got compression {kind}")
     data = memoryview(body)[at:]
@@ -362,6 +359,19 @@ def payload_events(body: bytes) -> Iterator[bytes]:
                 yield header + _exactly(reader, length - HEADER)
     except zstandard.ZstdError as e:
         raise ProtocolError("a transaction's payload cannot be decompressed") from e
+
+
+def _payload_kind(body: bytes) -> tuple[int | None, int]:
+    """How a payload is compressed, and where it begins. Raises IndexError."""
+    at, kind = 0, None
+    while True:
+        field, at = _length_encoded(body, at)
+        if field == 0:
+            return kind, at
+        length, at = _length_encoded(body, at)
+        if field == 2:
+            kind, _ = _length_encoded(body, at)
+        at += length
 
 
 def _plain_events(data: bytes) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from appliers.errors import PermanentError, SyncError
 from cdc.sources.mysql.connection import Connection, Server, one, rows, server_of, variables
 from cdc.sources.mysql.failures import NoEventError
 from cdc.sources.mysql.gtid import MysqlGtids
-from cdc.sources.mysql.position import BinlogPosition
+from cdc.sources.mysql.position import LOG_BEGIN, BinlogPosition
 from cdc.sources.mysql.scanning import Connect
 from cdc.sources.mysql.snapshots import end_of_log, gtids_at
 from cdc.sources.source import GapError
@@ -198,6 +198,9 @@ def _verify_place(
         )
     size = _size(db, position.file)
     if size is None:
+        oldest = BinlogPosition(files(db)[0][0], LOG_BEGIN)
+        if str(gtids_at(db, oldest, connect)) == str(position.gtids):
+            return  # what is gone is nothing that the checkpoint has not
         raise GapError(
             f"{position.file} is purged from the source's log: changes since {place} are lost",
             f"{way_out}; {KEEP_LONGER}",

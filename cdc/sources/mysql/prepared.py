@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from appliers.errors import PermanentError
 from cdc.sources.mysql.gathering import RowChange
 from cdc.sources.mysql.position import Prepared, Xid
 
@@ -51,15 +50,11 @@ class PreparedTransactions:
         self._held[place.xid] = _Held(place, rows, size)
         self._size += size
 
-    def commit(self, xid: Xid) -> Iterator[list[RowChange]]:
-        """The rows, in parts. Raises PermanentError for a transaction that is not known."""
+    def commit(self, xid: Xid) -> Iterator[list[RowChange]] | None:
+        """The rows, in parts; None for a transaction that was prepared before the sync began."""
         held = self._forget(xid)
         if held is None:
-            raise PermanentError(
-                "source: an XA transaction was committed that was prepared before this sync began:"
-                " its rows were not read",
-                "`cdc snapshot` copies everything again",
-            )
+            return None
         return self._recall(held.place) if held.rows is None else iter([held.rows])
 
     def roll_back(self, xid: Xid) -> None:

@@ -23,7 +23,6 @@ from typing import Final, NamedTuple
 
 from appliers.lines import GAP
 from cdc.sources.mysql import codes
-from cdc.sources.mysql.compression import decompress_mariadb
 from cdc.sources.mysql.errors import ProtocolError
 from cdc.sources.mysql.images import Images
 from cdc.sources.mysql.json import json_text
@@ -34,7 +33,7 @@ from cdc.sources.mysql.temporal import OLD_TEMPORAL, REBUILD
 from cdc.sources.mysql.texts import with_function
 from cdc.sources.mysql.values import code_of
 
-__all__ = ["RowsReader", "Update", "compile_rows", "decompress_mariadb"]
+__all__ = ["RowsReader", "Update", "compile_rows"]
 
 Update = tuple[bytes | None, bytes]
 """A row before and after its change."""

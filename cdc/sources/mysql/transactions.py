@@ -293,17 +293,15 @@ class Transactions:
         else:
             self._statement(events.read_statement(body))
 
-    def _compressed_query(self, body: bytes, head: Head) -> None:
-        self._query(events.decompressed_query(body), head)
-
-    def _load_query(self, body: bytes, _: Head) -> None:
-        self._statement(events.read_statement(body, load=True))
-
     def _xa_statement(self, text: bytes) -> None:
         if text.startswith(b"XA START "):
             self._begun, self._xa = True, not self._recalling
         elif text.startswith(b"XA COMMIT "):
             self._recalled = self._prepared.commit(events.read_xid(text))
+            if self._recalled is None:
+                if self._tells_replaced:
+                    self.replaced |= self._ddl.anywhere("XA COMMIT")
+                self._end()
         elif text.startswith(b"XA ROLLBACK "):
             self._prepared.roll_back(events.read_xid(text))
             self._undone()
@@ -388,8 +386,10 @@ class Transactions:
             events.PARTIAL_UPDATE: self._partial_updates,
             events.TABLE_MAP: self._table_map,
             events.QUERY: self._query,
-            events.QUERY_COMPRESSED: self._compressed_query,
-            events.EXECUTE_LOAD_QUERY: self._load_query,
+            events.QUERY_COMPRESSED: lambda b, h: self._query(events.decompressed_query(b), h),
+            events.EXECUTE_LOAD_QUERY: lambda b, _: self._statement(
+                events.read_statement(b, load=True)
+            ),
             events.XID: self._xid,
             events.MARIADB_GTID: self._mariadb_gtid,
             events.XA_PREPARE: self._xa_prepare,
