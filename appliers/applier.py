@@ -121,6 +121,10 @@ class Applier(Protocol):
 
         May ask the target. What is told to the source as durable comes from here alone."""
 
+    def flush(self) -> str | None:
+        """As `flushed`, at a clean end: has what is committed written to the target's disk first, where
+        the target lets us."""
+
     def works(self) -> bool:
         """Whether the target works, at this moment, on a statement of this applier or of a fork.
 

@@ -17,6 +17,7 @@ from appliers.errors import FormatError, OrderError, PermanentError, SyncError
 from appliers.images import BINARY_KEY_TEXT
 from appliers.relation import Relation
 from cdc.config import Customer, Sync
+from cdc.confirming import Confirming
 from cdc.deltas import Deriver
 from cdc.goal import Ending, Goal
 from cdc.gone import gone
@@ -39,8 +40,6 @@ CONTROL_EVERY: Final = 1.0
 CHECKPOINT_IDLE_EVERY: Final = 3.0
 """Seconds between checkpoints that only follow an idle source's log. Each is one commit on the
 target; without them the source would keep its log from the last change on."""
-
-FLUSHED_EVERY: Final = 0.5
 
 
 class Session:
@@ -74,7 +73,7 @@ class Session:
         self._written: Position | None = None
         self._open = False
         self._target: Position | None = None
-        self._control_at = self._flushed_at = self._checkpoint_at = 0.0
+        self._control_at = self._checkpoint_at = 0.0
 
     def interrupt(self) -> None:
         """Ends the wait for transactions that run on the source, if the session is in it. May be
@@ -98,9 +97,13 @@ class Session:
             self._begin(binary_allowed=binary_allowed)
             mailbox = Mailbox()
             reader = self._start_reader(mailbox)
+            confirming = Confirming(self._source, self._applier, reader)
             try:
                 with Witness(self._applier, self._tracker):
-                    return self._loop(mailbox, reader)
+                    ending = self._loop(mailbox, confirming)
+                if not self._open:
+                    confirming.end()
+                return ending
             finally:
                 reader.stop()
         finally:
@@ -216,7 +219,7 @@ class Session:
         reader.start()
         return reader
 
-    def _loop(self, mailbox: Mailbox, reader: Reader) -> Ending:
+    def _loop(self, mailbox: Mailbox, confirming: Confirming) -> Ending:
         while not self._stop.is_set():
             self._tracker.beat()
             if not self._open:
@@ -236,7 +239,7 @@ class Session:
             if not self._open:
                 asked = parcel is not None and parcel.asked
                 self._advance(0.0 if asked else CHECKPOINT_IDLE_EVERY)
-            self._confirm(reader)
+                confirming.turn()
         if not self._open:
             self._advance(0.0)
         return Ending.STOPPED
@@ -270,7 +273,7 @@ class Session:
         try:
             self._snapshot.round(opened, stop=self._stop.is_set)
         except SyncError as e:
-            if urgent:
+            if urgent and not self._snapshot.may_settle(e):
                 raise
             self._hold_off(e)
             # The applier may have been in the middle of something: only a new session is sure.
@@ -373,15 +376,6 @@ class Session:
         self._applier.apply(batch, self._reread)
         self._written, self._checkpoint_at = self._through, now
         self._snapshot.settle(self._through)
-
-    def _confirm(self, reader: Reader) -> None:
-        now = time.monotonic()
-        if now - self._flushed_at < FLUSHED_EVERY or self._open:
-            return
-        self._flushed_at = now
-        flushed = self._applier.flushed()
-        if flushed is not None:
-            reader.durable(self._source.position(flushed))
 
     def _is_done(self) -> bool:
         if not (self._goal.until_current or self._goal.copy_only):

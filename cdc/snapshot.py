@@ -24,7 +24,7 @@ from typing import Final
 from appliers.applier import Applier
 from appliers.batch import Chunk
 from appliers.checkpoint import Copy, PlannedChunk, TableState
-from appliers.errors import OrderError
+from appliers.errors import OrderError, SyncError
 from appliers.relation import Relation
 from cdc.logs import event
 from cdc.sources.source import ChunkReader, CopyRound, Position, Source, StalePlanError
@@ -47,6 +47,10 @@ LONGEST_HOLDOFF: Final = 60.0
 """Seconds between a copy that failed and the next try; doubled each time."""
 
 
+ORDER_TRIES: Final = 4
+"""Rounds whose rows may refer to rows that are not there, although the stream goes on between them."""
+
+
 class Holdoff:
     """How long copies wait after one that failed, so that the stream gets on between two tries. It
     outlives sessions."""
@@ -54,6 +58,8 @@ class Holdoff:
     def __init__(self) -> None:
         self._until = 0.0
         self._delay = FIRST_HOLDOFF
+        self.failures = 0
+        """One after the other, until now."""
 
     @property
     def holds(self) -> bool:
@@ -67,13 +73,14 @@ class Holdoff:
 
     def failed(self) -> float:
         """Returns the seconds until the next try."""
+        self.failures += 1
         delay, self._delay = self._delay, min(LONGEST_HOLDOFF, self._delay * 2)
         self._until = time.monotonic() + delay
         return delay
 
     def over(self) -> None:
         """A copy went well, or somebody has asked for one."""
-        self._until, self._delay = 0.0, FIRST_HOLDOFF
+        self._until, self._delay, self.failures = 0.0, FIRST_HOLDOFF, 0
 
 
 class Snapshot:
@@ -128,6 +135,22 @@ class Snapshot:
             self.unfinished
             and not self._holdoff.holds
             and (self._rounds_end is None or through.covers(self._rounds_end))
+        )
+
+    def may_settle(self, error: SyncError) -> bool:
+        """Whether the stream may bring what the rows of a chunk refer to: other tables are as they were
+        before the last round, by an earlier round or by the stream alone. A few times: the row may be
+        one that nobody brings."""
+        end = self._rounds_end
+        return (
+            isinstance(error, OrderError)
+            and end is not None
+            and self._holdoff.failures < ORDER_TRIES
+            and any(
+                t.copy is Copy.DONE
+                or (t.exact_at is not None and not self._source.position(t.exact_at).covers(end))
+                for t in self.tables.values()
+            )
         )
 
     def reread(self, table: str, exact_at: str) -> None:

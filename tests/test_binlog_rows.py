@@ -15,8 +15,9 @@ from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, Write
 from appliers import lines
 from cdc.sources.mysql import codes, images, table_map
 from cdc.sources.mysql.errors import ProtocolError
-from cdc.sources.mysql.events import decompressed_rows, payload_events
+from cdc.sources.mysql.events import decompressed_rows
 from cdc.sources.mysql.floats import double_text, float_text
+from cdc.sources.mysql.payload import payload_events
 from cdc.sources.mysql.rows import RowsReader, compile_rows
 from cdc.sources.mysql.table_map import LoggedColumn, TableMap
 from tests.binlog_events import (

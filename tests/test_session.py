@@ -293,7 +293,7 @@ def test_a_pause_holds_and_ends(stage: Stage) -> None:
 
 def test_a_clean_stop(stage: Stage) -> None:
     """SIGTERM ends the worker within 8 seconds with exit code 0, and the slot stands where the target
-    does."""
+    does; behind it for a MariaDB whose settings do not flush commits."""
     stage.source.execute("INSERT INTO events VALUES (800, 'last')")
     stage.sync.catch_up()
     assert stage.sync.running.stop() < 8
@@ -301,7 +301,8 @@ def test_a_clean_stop(stage: Stage) -> None:
         checkpoint = state.load()
     assert checkpoint is not None
     [(behind,)] = stage.source.rows(
-        "SELECT confirmed_flush_lsn <= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s",
+        f"SELECT confirmed_flush_lsn {'<=' if stage.target.kind == 'mariadb' else '='} %s::pg_lsn"
+        " FROM pg_replication_slots WHERE slot_name = %s",
         [checkpoint.position, f"cdc_{stage.sync.name}"],
     )
     assert behind

@@ -145,8 +145,7 @@ class MysqlApplier:
             stage = stage_keys(self._session, self._stream.staging, table, blocks)
             found = unswept(table, stage, only or {})
             self._session.execute("BEGIN")
-            copied = (t.table for t in self.state.tables().values() if t.copy is not Copy.DONE)
-            under_redo = self._tables.names_of(copied, relation.home)
+            under_redo = self._under_redo(relation.home)
             deleted = sweep(self._session, table, found, self._stream.references_now, under_redo)
             self.state.copied(relation.table, 0, exact_at)
             self._commit()
@@ -156,6 +155,10 @@ class MysqlApplier:
     def flushed(self) -> str | None:
         with translated():
             return self._durability.flushed()
+
+    def flush(self) -> str | None:
+        """Nobody but the server's own settings can have its logs flushed without a lock."""
+        return self.flushed()
 
     def works(self) -> bool:
         with translated():
@@ -208,12 +211,22 @@ class MysqlApplier:
         self._session.receive_commit()
         self._stream.over()
 
+    def _under_redo(self, home: str) -> set[str]:
+        """The folded names of the tables whose copy is not exact yet."""
+        copied = (t.table for t in self.state.tables().values() if t.copy is not Copy.DONE)
+        return self._tables.names_of(copied, home)
+
     def _copying_of(self, relation: Relation) -> Copying:
         found = self._copying.get(relation)
         if found is None:
             table = self._tables.of(relation)
             work = self._stream.work(frozenset(), None, None)
-            found = self._copying[relation] = Copying(work, table, self._stream.references_now)
+            found = self._copying[relation] = Copying(
+                work,
+                table,
+                self._stream.references_now,
+                lambda: self._under_redo(relation.home),
+            )
         return found
 
     @contextmanager

@@ -31,10 +31,18 @@ class Copying:
     """The copy of one table: straight into it, until a row is found to be there already; then by way
     of a staged set that overwrites."""
 
-    def __init__(self, work: Work, table: Table, references: Callable[[], References]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        table: Table,
+        references: Callable[[], References],
+        under_redo: Callable[[], Collection[str]],
+    ) -> None:
+        """`under_redo` gives the folded names of the tables whose rows may still have to come."""
         self._work = work
         self._table = table
         self._references = references
+        self._under_redo = under_redo
         self._straight = True
         self._unchecked = False
 
@@ -42,7 +50,8 @@ class Copying:
         """Writes a chunk inside the open transaction; returns its rows.
 
         Rows of one chunk that refer to each other may come in an order that the server, which checks
-        at each row, does not take: then they are written unchecked, and looked at when all are there.
+        at each row, does not take: then they are written unchecked, and looked at when all are there,
+        but for references to tables that are copied too: the chunk may be newer than those.
         """
         if self._unchecked:
             return self._write_unchecked(blocks)
@@ -83,7 +92,8 @@ class Copying:
         try:
             with session.unchecked():
                 rows = sum(self._write_over(chain([block], blocks), []) for block in blocks)
-                work.references.settle()
+                coming = self._under_redo()
+                work.references.settle(lambda key: folded(key.parent) in coming)
         finally:
             work.references = None
         return rows

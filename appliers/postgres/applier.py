@@ -184,6 +184,13 @@ class PostgresApplier:
         with translated():
             return self._durability.flushed(self.state.position)
 
+    def flush(self) -> str | None:
+        with translated():
+            # Seen before the flush, which then lies behind it.
+            self._durability.flushed(self.state.position)
+            self._durability.flush()
+            return self._durability.flushed(self.state.position)
+
     def works(self) -> bool:
         with translated():
             return self._backends.any_works(Session(self._url, self._password, f"cdc {self.sync}"))

@@ -38,7 +38,7 @@ class Durability:
             return self._flushed
         now = time.monotonic()
         if self._waiting and now - self._waiting[0].seen_at > NUDGE_SECONDS:
-            self._flush()
+            self.flush()
         end, flushed = self._session.rows(
             "SELECT (pg_catalog.pg_current_wal_insert_lsn() OPERATOR(pg_catalog.-) '0/0')::int8,"
             " (pg_catalog.pg_current_wal_flush_lsn() OPERATOR(pg_catalog.-) '0/0')::int8"
@@ -49,7 +49,8 @@ class Durability:
             self._flushed = self._waiting.popleft().position
         return self._flushed
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Has everything that is committed written to the disk. Not inside of a transaction."""
         session = self._session
         if session.in_transaction:
             return

@@ -186,6 +186,9 @@ class SqliteApplier:
         """The last committed position: with synchronous = FULL a commit returns after its fsync."""
         return self._flushed
 
+    def flush(self) -> str | None:
+        return self._flushed
+
     def works(self) -> bool:
         return self._turns.moved()
 

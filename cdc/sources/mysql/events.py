@@ -10,10 +10,8 @@ from __future__ import annotations
 import struct
 import uuid
 import zlib
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-import zstandard
 from pymysqlreplication.constants import BINLOG
 
 from cdc.sources.mysql.charsets import charset_of, converter
@@ -168,7 +166,7 @@ def decompressed_rows(body: bytes, kind: int) -> bytes:
     and IndexError for what was cut short."""
     plain = COMPRESSED[kind]
     at = 8 if plain < INSERTS[1] else 8 + int.from_bytes(body[8:10], "little")
-    width, at = _length_encoded(body, at)
+    width, at = length_encoded(body, at)
     return _decompressed(body, at + (width + 7) // 8 * (2 if plain in UPDATES else 1))
 
 
@@ -339,66 +337,7 @@ def read_rotate(body: bytes) -> tuple[str, int]:
     return body[8:].decode(errors="replace"), int.from_bytes(body[:8], "little")
 
 
-def payload_events(body: bytes) -> Iterator[bytes]:
-    """The events in a TRANSACTION_PAYLOAD, without checksums. Decompressed as they are taken: a
-    transaction of a gigabyte never stands in memory whole."""
-    try:
-        kind, at = _payload_kind(body)
-    except IndexError:
-        raise ProtocolError("a transaction's payload was cut short") from None
-    if kind not in (0, 255):
-        raise ProtocolError(f"expected a payload in ZSTD or none, got compression {kind}")
-    data = memoryview(body)[at:]
-    if kind == 255:
-        yield from _plain_events(bytes(data))
-        return
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
-            while header := _exactly(reader, HEADER, end=True):
-                length = int.from_bytes(header[9:13], "little")
-                yield header + _exactly(reader, length - HEADER)
-    except zstandard.ZstdError as e:
-        raise ProtocolError("a transaction's payload cannot be decompressed") from e
-
-
-def _payload_kind(body: bytes) -> tuple[int | None, int]:
-    """How a payload is compressed, and where it begins. Raises IndexError."""
-    at, kind = 0, None
-    while True:
-        field, at = _length_encoded(body, at)
-        if field == 0:
-            return kind, at
-        length, at = _length_encoded(body, at)
-        if field == 2:
-            kind, _ = _length_encoded(body, at)
-        at += length
-
-
-def _plain_events(data: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(data):
-        length = int.from_bytes(data[at + 9 : at + 13], "little")
-        if length < HEADER or at + length > len(data):
-            raise ProtocolError("an event in a payload was cut short")
-        yield data[at : at + length]
-        at += length
-
-
-def _exactly(reader: zstandard.ZstdDecompressionReader, length: int, *, end: bool = False) -> bytes:
-    if length < 0:
-        raise ProtocolError("an event in a payload is shorter than its header")
-    found = reader.read(length) if length else b""
-    while len(found) < length:
-        more = reader.read(length - len(found))
-        if not more:
-            if end and not found:
-                return b""
-            raise ProtocolError("an event in a payload was cut short")
-        found += more
-    return found
-
-
-def _length_encoded(body: bytes, at: int) -> tuple[int, int]:
+def length_encoded(body: bytes, at: int) -> tuple[int, int]:
     """A length-encoded integer, and where it ends (MySQL internals, "Integer Types")."""
     first = body[at]
     if first < 251:

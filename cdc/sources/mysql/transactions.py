@@ -13,6 +13,7 @@ from cdc.sources.mysql import events
 from cdc.sources.mysql.ddl import Ddl
 from cdc.sources.mysql.errors import ProtocolError
 from cdc.sources.mysql.gathering import Gathering, RowChange
+from cdc.sources.mysql.payload import payload_events
 from cdc.sources.mysql.place import Place
 from cdc.sources.mysql.position import BinlogPosition, Prepared
 from cdc.sources.mysql.prepared import PreparedTransactions, Recall
@@ -299,8 +300,7 @@ class Transactions:
         elif text.startswith(b"XA COMMIT "):
             self._recalled = self._prepared.commit(events.read_xid(text))
             if self._recalled is None:
-                if self._tells_replaced:
-                    self.replaced |= self._ddl.anywhere("XA COMMIT")
+                self.replaced |= self._ddl.anywhere("XA COMMIT") if self._tells_replaced else {}
                 self._end()
         elif text.startswith(b"XA ROLLBACK "):
             self._prepared.roll_back(events.read_xid(text))
@@ -354,7 +354,7 @@ class Transactions:
             self.place.passed()
 
     def _payload(self, body: bytes, _: Head) -> None:
-        self._inner = events.payload_events(body)
+        self._inner = payload_events(body)
 
     def _incident(self, _: bytes, head: Head) -> None:
         raise GapError(f"source: its log lacks changes {self._at(head)}: an incident event", _LOOK)

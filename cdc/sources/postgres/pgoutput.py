@@ -44,14 +44,36 @@ _commit = struct.Struct(">BQQq")
 _field = struct.Struct(">Ii")
 
 
-def read_begin(message: bytes, start: int = 0) -> Commit:
+class LogCommit(Commit):
+    """A commit as a Begin message has it, which is read when somebody asks. One is made for every
+    transaction, and of most nobody asks anything: 0.2 µs, where reading takes 1.0."""
+
+    __slots__ = ()
+
+    @property
+    def position(self) -> str:
+        found = self._read()[0]
+        return f"{found >> 32:X}/{found & 0xFFFFFFFF:X}"
+
+    @property
+    def committed_at(self) -> int:
+        return self._read()[1] + EPOCH
+
+    @property
+    def transaction(self) -> int:
+        return self._read()[2]
+
+    def _read(self) -> tuple[int, int, int]:
+        message, start = tuple(self)
+        found: tuple[int, int, int] = _begin.unpack_from(message, start)  # type: ignore[arg-type]
+        return found
+
+
+def read_begin(message: bytes, start: int = 0) -> LogCommit:
     """Begin, which stands behind its kind byte at `start`: what there is to know of a commit."""
     if len(message) - start != _begin.size:
         raise _wrong_size(_begin, len(message) - start)
-    position, at, transaction = _begin.unpack_from(message, start)
-    text = f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
-    # Half the time of Commit(…), which is a function in Python; one of these is made per transaction.
-    return tuple.__new__(Commit, (text, transaction, at + EPOCH))
+    return tuple.__new__(LogCommit, (message, start))
 
 
 def read_commit(message: bytes, start: int = 0) -> Lsn:

@@ -178,8 +178,8 @@ class PostgresStream:
         commit, ordinal, size = self._commit, self._ordinal, self._size
         changes, before = self._changes, self._size
         append = changes.append
-        ended: bytes | None = None
-        whole = whole_size = committed_at = 0
+        ended, last = None, commit
+        whole = whole_size = 0
         idle: Lsn | None = None
         while True:
             length, view = get(1)
@@ -203,7 +203,7 @@ class PostgresStream:
             elif kind == commit_kind:
                 if not self._inside:
                     raise pgoutput.ProtocolError("a commit without a begin")
-                self._inside, ended, committed_at = False, data, commit[2]
+                self._inside, ended, last = False, data, commit
                 whole, whole_size = len(changes), size
             else:
                 for change in self._other(kind, data):
@@ -211,7 +211,7 @@ class PostgresStream:
                     append((*change, commit, ordinal))
         self._commit, self._ordinal, self._size = commit, ordinal, size
         if ended is not None:
-            self.behind = _send_time(ended, 17)[0] - committed_at > BEHIND - pgoutput.EPOCH
+            self.behind = _sent_at(ended) - last.committed_at > BEHIND
             self._give_whole(pgoutput.read_commit(ended, 26), whole, whole_size)
         if idle is not None:
             self._progress(idle)
@@ -313,6 +313,12 @@ class PostgresStream:
         if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
             raise translated(psycopg.errors.error_from_result(result))
         raise TransientError("source: the server ended the stream", "check that the source is up")
+
+
+def _sent_at(message: bytes) -> int:
+    """When the server has sent an XLogData message: microseconds since 1970."""
+    sent: int = _send_time(message, 17)[0]
+    return sent + pgoutput.EPOCH
 
 
 def _filled(before: bytes, after: bytes) -> bytes:
