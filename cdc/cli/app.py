@@ -105,7 +105,8 @@ def _chosen(config: Config, names: list[str] | None) -> list[str]:
 Examples:
   cdc demo                       into a SQLite file, for some twenty seconds
   cdc demo --seconds 10
-  cdc demo --target postgresql://me@localhost/scratch""",
+  cdc demo --target postgresql://me@localhost/scratch
+  cdc demo --target mysql://me@localhost/scratch""",
 )
 def demo(
     seconds: Annotated[
@@ -138,6 +139,7 @@ Examples:
   cdc init postgresql://cdc@crm-db/crm sqlite:////var/lib/cdc/crm.db > cdc.toml
   cdc init 'postgresql://cdc@crm-db/crm?sslmode=verify-full' postgresql://cdc@fin-db/finance
   PGPASSWORD=... cdc init postgresql://cdc@crm-db/crm postgresql://cdc@fin-db/finance
+  cdc init mysql://cdc@crm-db/crm mariadb://cdc@fin-db/finance
 
 Passwords are used to look at the source and never printed.""",
 )
