@@ -72,6 +72,7 @@ test: servers ## Run the tests against real servers (TESTS='-k word' narrows the
 .PHONY: faults
 faults: servers ## Run the long fault runs
 	$(BIN)/pytest -m faults --timeout=3600 $(TESTS)
+	CDC_TEST_EXAMPLES=500 $(BIN)/pytest -n 4 --timeout=3600 tests/test_applier_histories.py
 
 .PHONY: bench
 bench: servers ## Measure beside PostgreSQL's subscription and MariaDB's replica
