@@ -372,6 +372,23 @@ class TestChecking:
             assert found.level == "warn"
             assert found.message.startswith("is secret: changes of these databases")
 
+    def test_a_filter_that_hides_a_table_is_refused(
+        self, make_mariadb: MakeMysql, make_mysql: MakeMysql
+    ) -> None:
+        """The log would be whole and have nothing of it: told before, and no sync begins."""
+        for make in (make_mariadb, make_mysql):
+            database = table_in(MysqlDatabase(make({"binlog_do_db": "other"})))
+            [found] = [f for f in findings(database) if f.subject == "binlog_do_db"]
+            assert found.level == "FAILED"
+            assert found.message.endswith(f"those of {database.name}.t among them")
+            with opened(database) as source:
+                relations = source.catalog(["*"]).relations
+                with pytest.raises(PermanentError, match=r"keeps table .* out of the log") as error:
+                    source.start(relations)
+            assert error.value.hint.startswith(
+                "take binlog_do_db out of the source's configuration"
+            )
+
 
 def findings(database: MysqlDatabase, url: str | None = None) -> list[Finding]:
     with opened(database, url=url) as source:

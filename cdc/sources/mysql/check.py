@@ -12,12 +12,12 @@ from appliers.relation import Relation
 from cdc.sources.mysql.connection import (
     Connection,
     Server,
-    log_end,
     one,
     quoted,
     rows,
     variables,
 )
+from cdc.sources.mysql.filters import filters
 from cdc.sources.mysql.identity import LOG_UPDATES, REQUIRED, UNLOGGED, unlogged_replica
 from cdc.sources.mysql.snapshots import SWITCH_GTIDS_ON
 
@@ -56,7 +56,7 @@ def check(db: Connection, server: Server, relations: Sequence[Relation]) -> Iter
     yield from _images(found)
     yield _numbered(server, found)
     yield from _expiry(found)
-    yield from _filters(db, server)
+    yield from _filters(db, server, relations)
     yield from _grants(db, server)
     if not _logs_cascades(db, server):
         yield from _cascades(db, server, relations)
@@ -131,26 +131,16 @@ def _expiry(found: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("ok", "binlog_expire_logs_seconds", f"{seconds} ({seconds / 86400:.1f} days)")
 
 
-def _filters(db: Connection, server: Server) -> Iterator[Finding]:
-    """What keeps changes out of the log (binlog_do_db, binlog_ignore_db): only the log's status says."""
-    try:
-        found = log_end(db, server)
-    except SyncError:
-        return
-    for name, option in (
-        ("Binlog_Do_DB", "binlog_do_db"),
-        ("Binlog_Ignore_DB", "binlog_ignore_db"),
-    ):
-        if found.get(name):
-            yield Finding(
-                "warn",
-                option,
-                f"is {found[name]}: changes of other databases, or through other default databases, are not"
-                " in the log"
-                if name == "Binlog_Do_DB"
-                else f"is {found[name]}: changes of these databases are not in the log",
-                f"take {option} out of the source's configuration, and restart it",
-            )
+def _filters(db: Connection, server: Server, relations: Sequence[Relation]) -> Iterator[Finding]:
+    for found in filters(db, server):
+        hidden = [r.table for r in relations if found.hides(r.schema)]
+        which = (
+            "other than these databases" if found.option == "binlog_do_db" else "these databases"
+        )
+        message = f"is {found.databases}: changes of {which} are not in the log"
+        if hidden:
+            message += f", those of {', '.join(hidden)} among them"
+        yield Finding("FAILED" if hidden else "warn", found.option, message, found.remedy)
 
 
 def _grants(db: Connection, server: Server) -> Iterator[Finding]:
