@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.syncs import Sync
+from tests.targets import state_of
 
 COPYING: Final = ("chunk-written", "chunk-committed")
 STREAMING: Final = (
@@ -31,6 +32,16 @@ class Killing:
         for point in points:
             self._sync.start(fault=f"{point}:{self._random.randint(1, most)}").dies_at_fault()
             self.kills += 1
+
+    def in_copies(self, rounds: int) -> None:
+        """At each point of a copy and at a random moment, some rounds of it. Every round but the very first
+        asks for a new copy of everything, because the last one may be through."""
+        for _ in range(rounds):
+            if self.kills:
+                with state_of(self._sync.target, self._sync.name) as state:
+                    state.request(None, None)
+            self.at_points(COPYING, most=1)
+            self.at_random(1, longest=0.5)
 
     def at_random(self, times: int, longest: float) -> None:
         """After a random time, from the start of the process on."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.crm import SCHEMA, TABLES, fill, large_transaction
 from tests.databases import Database
-from tests.killing import COPYING, STREAMING, Killing
+from tests.killing import STREAMING, Killing
 from tests.syncs import MakeSync, Sync
 from tests.targets import Target, written_twice
 from tests.workload import Workload
@@ -24,11 +24,9 @@ def survive(
     target.make_tables(SCHEMA)
     killing = Killing(sync, random.Random(f"{seed}/kills"))
     with Workload(source.url, seed) as workload:
-        # Each death behind a chunk leaves one chunk less to die at.
-        for _ in range(min(rounds, 3)):
-            killing.at_points(COPYING, most=1)
-            workload.truncate_too()
-            killing.at_random(1, longest=1.0)
+        killing.in_copies(1)
+        workload.truncate_too()
+        killing.in_copies(min(rounds, 3) - 1)
         sync.start()
         sync.wait_copied()
         target.count_writes("events")

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.killing import COPYING, STREAMING, Killing
+from tests.killing import STREAMING, Killing
 from tests.mysql_crm import TABLES, fill, large_transaction
 from tests.mysql_pairs import Pair
 from tests.mysql_workload import Workload
@@ -22,10 +22,7 @@ def survive(pair: Pair, sync: Sync, seed: int, *, rounds: int, large: int) -> in
     fill(source.connect())
     killing = Killing(sync, random.Random(f"{seed}/kills"))
     with Workload(source, seed) as workload:
-        # Each death behind a chunk leaves one chunk less to die at.
-        for _ in range(min(rounds, 3)):
-            killing.at_points(COPYING, most=1)
-            killing.at_random(1, longest=1.0)
+        killing.in_copies(min(rounds, 3))
         sync.start()
         sync.wait_copied()
         target.count_writes("events")
