@@ -14,7 +14,7 @@ from tests.databases import wait_until
 from tests.mysql_crm import TABLES, fill, large_transaction, numbers, run
 from tests.mysql_databases import MysqlDatabase
 from tests.mysql_fixtures import MakeMysql
-from tests.mysql_pairs import Pair, from_each_source
+from tests.mysql_pairs import PAIRS, Pair, from_each_source
 from tests.mysql_servers import LocalMysql
 from tests.mysql_workload import Workload
 from tests.proxy import Proxy
@@ -363,7 +363,14 @@ def test_a_transaction_that_was_prepared_before_the_first_start(
     sync.assert_equal()
 
 
-@pytest.mark.parametrize("rows", [200_000, pytest.param(1_000_000, marks=pytest.mark.faults)])
+@pytest.mark.parametrize(
+    ("pair", "rows"),
+    [
+        *((pair, 200_000) for pair in ("mariadb-sqlite", "mysql-mysql")),
+        *(pytest.param(pair, 1_000_000, marks=pytest.mark.faults) for pair in PAIRS),
+    ],
+    indirect=["pair"],
+)
 def test_a_large_transaction_in_little_memory(pair: Pair, make_sync: MakeSync, rows: int) -> None:
     """Scenario 12: one transaction of so many rows arrives as one, with the worker below 200 MB; idle,
     it is below 80 MB."""

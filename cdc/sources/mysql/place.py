@@ -52,7 +52,10 @@ class Place:
         self._offset = self._high + self._low
 
     def owns(self, *gtid: int | str) -> None:
-        """The GTID of the transaction that begins: domain, server, number, or MySQL's source, number."""
+        """The GTID of the transaction that begins: domain, server, number, or MySQL's source, number.
+        Raises ValueError for the number 0, which no transaction has."""
+        if not gtid[-1]:
+            raise ValueError(gtid)
         self._own = gtid
 
     def passed(self) -> None:
