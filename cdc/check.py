@@ -132,7 +132,7 @@ def _target(sync: Sync, relations: tuple[Relation, ...]) -> Iterator[Finding]:
 
 
 def _gone(applier: Applier, relations: Iterable[Relation]) -> Iterator[Finding]:
-    for table in gone(applier, relations):
+    for table in gone(applier, applier.state.tables(), relations):
         yield Finding(
             "warn",
             f"table {table}",

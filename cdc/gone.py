@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from appliers.applier import Applier
-from appliers.checkpoint import Copy
+from appliers.checkpoint import Copy, TableState
 from appliers.relation import Relation
 
 
-def gone(applier: Applier, relations: Iterable[Relation]) -> list[str]:
+def gone(
+    applier: Applier, known: Mapping[str, TableState], relations: Iterable[Relation]
+) -> list[str]:
     """Names of the tables that the sync has copied, or begun to, and that somebody has dropped or
-    renamed on the target. What is made in their place is empty: only a new copy makes them whole."""
-    known = applier.state.tables()
+    renamed on the target. What is made in their place is empty: only a new copy makes them whole. `known` is what
+    the sync's state has."""
     return [
         r.table
         for r in relations

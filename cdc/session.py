@@ -190,7 +190,7 @@ class Session:
             return
         state = self._applier.state
         known = state.tables()
-        lost = set(gone(self._applier, self._relations.values()))
+        lost = set(gone(self._applier, known, self._relations.values()))
         for table in lost:
             event(log, "table-gone", logging.WARNING, table=table)
         with state.transaction():

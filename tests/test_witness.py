@@ -17,14 +17,10 @@ from tests.databases import Database, wait_until
 from tests.proxy import Proxy
 from tests.syncs import MakeSync, Sync, told
 from tests.targets import MysqlTarget, PostgresTarget, SqliteTarget, Target
-from tests.test_worker import running
+from tests.test_worker import SCHEMA, TABLES, running
 
 pytest_plugins = ["tests.applier_fixtures"]
 
-SCHEMA: Final = """
-CREATE TABLE events (id bigint PRIMARY KEY, body text);
-CREATE TABLE markers (id bigint PRIMARY KEY);
-"""
 LONG: Final = 4.0
 """Seconds that the target takes for a row."""
 
@@ -74,7 +70,7 @@ def test_a_target_that_works_for_long_is_progress(
     """The beat goes on inside one statement, for as long as the target says that it works on it."""
     monkeypatch.setattr(witness, "LOOK_EVERY", 0.3)
     source_db.execute(SCHEMA)
-    sync = make_sync(source_db, target, ("events", "markers"))
+    sync = make_sync(source_db, target, TABLES)
     with running(sync):
         wait_until(lambda: told(sync).state == "streaming", message="it streams")
         make_slow(target)
@@ -94,9 +90,7 @@ def test_a_target_that_hangs_is_no_progress(
     monkeypatch.setattr(witness, "LOOK_EVERY", 0.3)
     source_db.execute(SCHEMA)
     with Proxy(target_db.server.port) as proxy:
-        sync = make_sync(
-            source_db, PostgresTarget(target_db, proxy.url(target_db.url)), ("events", "markers")
-        )
+        sync = make_sync(source_db, PostgresTarget(target_db, proxy.url(target_db.url)), TABLES)
         with running(sync):
             wait_until(lambda: told(sync).state == "streaming", message="it streams")
             with proxy.stalled():

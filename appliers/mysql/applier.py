@@ -19,7 +19,7 @@ from appliers.mysql.own import OwnTables
 from appliers.mysql.session import Session
 from appliers.mysql.stream import Stream
 from appliers.mysql.tables import Tables
-from appliers.mysql.threads import Threads
+from appliers.mysql.threads import any_works
 from appliers.relation import Relation
 from appliers.state import State
 from appliers.unrepresentable import DEFAULT, Unrepresentable
@@ -45,7 +45,7 @@ class MysqlApplier:
         self._password = password
         self._policy = policy
         self._opened: Session | None = None
-        self._threads = Threads()
+        self._threads: set[int] = set()
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ class MysqlApplier:
     def close(self) -> None:
         session, self._opened = self._opened, None
         if session is not None:
-            self._threads.remove(session.number)
+            self._threads.discard(session.number)
             session.close()
 
     def fork(self) -> MysqlApplier:
@@ -162,7 +162,7 @@ class MysqlApplier:
 
     def works(self) -> bool:
         with translated():
-            return self._threads.any_works(self._connect())
+            return any_works(self._connect(), self._threads)
 
     # -- preflight and end ------------------------------------------------------------------------
 

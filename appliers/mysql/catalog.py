@@ -115,16 +115,23 @@ class ForeignKey:
     """Whether it deletes or changes rows of the child by itself (CASCADE, SET NULL)."""
 
 
-def read_table(session: Session, name: str) -> TargetTable | None:
-    """The table or view `name` of the URL's database; None where there is none."""
+def find_table(session: Session, name: str) -> tuple[str, str | None] | None:
+    """The name, as the server has it, and engine of the table or view `name` of the URL's database; None
+    where there is none."""
     found = session.rows(
         "SELECT table_name, engine FROM information_schema.tables"
         " WHERE table_schema = DATABASE() AND table_name = ?",
         (name,),
     )
-    if not found:
+    return (found[0][0], found[0][1]) if found else None
+
+
+def read_table(session: Session, name: str) -> TargetTable | None:
+    """The table or view; None where there is none (see `find_table`)."""
+    found = find_table(session, name)
+    if found is None:
         return None
-    real, engine = found[0]
+    real, engine = found
     columns = session.rows(
         "SELECT column_name, data_type, column_type, character_set_name, collation_name, is_nullable,"
         " extra, generation_expression, column_default, numeric_precision, numeric_scale,"

@@ -8,6 +8,7 @@ from appliers.errors import PermanentError, TableGoneError
 from appliers.mysql.catalog import (
     ForeignKey,
     TargetTable,
+    find_table,
     read_foreign_keys,
     read_table,
     read_tied_outside,
@@ -48,7 +49,7 @@ class Tables:
         return self._tables.get(relation) or self.prepare(relation, create=False)
 
     def has(self, relation: Relation) -> bool:
-        return read_table(self._session, target_name(relation)) is not None
+        return find_table(self._session, target_name(relation)) is not None
 
     def prepare(self, relation: Relation, *, create: bool) -> Table:
         """Looks at the target's table, and with `create` makes it where it is missing."""

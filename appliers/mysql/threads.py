@@ -1,7 +1,8 @@
-"""The server's threads that work for an applier and its forks."""
+"""Whether the server's threads work for an applier and its forks."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import closing
 from typing import Final
 
@@ -12,26 +13,11 @@ WAITING: Final = frozenset(["reading from net", "receiving from client", "writin
 the result (MySQL manual, "General Thread States"; MariaDB's say the same)."""
 
 
-class Threads:
-    """Their numbers (CONNECTION_ID). Any thread of ours may add, remove and ask."""
-
-    def __init__(self) -> None:
-        self._numbers: set[int] = set()
-
-    def add(self, number: int) -> None:
-        self._numbers.add(number)
-
-    def remove(self, number: int) -> None:
-        self._numbers.discard(number)
-
-    def any_works(self, session: Session) -> bool:
-        """Asks over `session`, and closes it. A user sees threads of its own without any grant."""
-        with closing(session):
-            return any(
-                number in self._numbers and command == "Query" and _works(state)
-                for number, _, _, _, command, _, state, *_ in session.rows("SHOW PROCESSLIST")
-            )
-
-
-def _works(state: str | None) -> bool:
-    return (state or "").lower() not in WAITING
+def any_works(session: Session, numbers: Collection[int]) -> bool:
+    """Asks over `session`, and closes it. `numbers` are those of CONNECTION_ID(); a user sees threads of
+    its own without any grant."""
+    with closing(session):
+        return any(
+            number in numbers and command == "Query" and (state or "").lower() not in WAITING
+            for number, _, _, _, command, _, state, *_ in session.rows("SHOW PROCESSLIST")
+        )

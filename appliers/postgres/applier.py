@@ -15,7 +15,7 @@ from appliers.batch import Applied, Batch, Chunk, Rereader
 from appliers.errors import FormatError, TransientError
 from appliers.finding import Finding
 from appliers.postgres import own, preflight
-from appliers.postgres.backends import Backends
+from appliers.postgres.backends import any_works
 from appliers.postgres.bulk import Bulk
 from appliers.postgres.connection import Session, Step, demand
 from appliers.postgres.copying import Copying, sweep
@@ -62,7 +62,7 @@ class PostgresApplier:
         self._password = password
         self._fork = 0
         self._forks = count(1)
-        self._backends = Backends()
+        self._backends: set[int] = set()
         self._opened: Session | None = None
         self._open = False
         self._redo: set[str] = set()
@@ -101,7 +101,7 @@ class PostgresApplier:
     def close(self) -> None:
         session, self._opened = self._opened, None
         if session is not None:
-            self._backends.remove(session.backend)
+            self._backends.discard(session.backend)
             session.close()
 
     def fork(self) -> PostgresApplier:
@@ -193,7 +193,8 @@ class PostgresApplier:
 
     def works(self) -> bool:
         with translated():
-            return self._backends.any_works(Session(self._url, self._password, f"cdc {self.sync}"))
+            session = Session(self._url, self._password, f"cdc {self.sync}")
+            return any_works(session, self._backends.copy())
 
     # -- preflight and end ------------------------------------------------------------------------
 

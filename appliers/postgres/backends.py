@@ -1,7 +1,8 @@
-"""The server's processes that work for an applier and its forks."""
+"""Whether the server's processes work for an applier and its forks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
 
 from appliers.postgres.connection import Session
@@ -14,20 +15,7 @@ _WORKS = """
 Statistics System", Wait Event Types)."""
 
 
-class Backends:
-    """Their process ids. Any thread may add, remove and ask."""
-
-    def __init__(self) -> None:
-        self._pids: set[int] = set()
-
-    def add(self, pid: int) -> None:
-        self._pids.add(pid)
-
-    def remove(self, pid: int) -> None:
-        self._pids.discard(pid)
-
-    def any_works(self, session: Session) -> bool:
-        """Asks over `session`, and closes it."""
-        with closing(session):
-            pids = "{" + ",".join(map(str, self._pids.copy())) + "}"
-            return bool(session.value(_WORKS, (pids,)))
+def any_works(session: Session, pids: Iterable[int]) -> bool:
+    """Asks over `session`, and closes it."""
+    with closing(session):
+        return bool(session.value(_WORKS, ("{" + ",".join(map(str, pids)) + "}",)))

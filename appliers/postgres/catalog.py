@@ -63,17 +63,24 @@ class TargetTable:
         return self.sql_name if self.partitioned else f"ONLY {self.sql_name}"
 
 
-def read_table(session: Session, schema: str, name: str) -> TargetTable | None:
-    """The table, or None where there is none. Something else of that name counts as none."""
+def find_table(session: Session, schema: str, name: str) -> tuple[int, bool] | None:
+    """The table's oid, and whether it is partitioned; None where there is none. Something else of that
+    name counts as none."""
     found = session.rows(
         "SELECT c.oid::int8, c.relkind = 'p' FROM pg_catalog.pg_class AS c"
         " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
         " WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')",
         (schema, name),
     )
-    if not found:
+    return (found[0][0], found[0][1]) if found else None
+
+
+def read_table(session: Session, schema: str, name: str) -> TargetTable | None:
+    """The table, or None where there is none (see `find_table`)."""
+    found = find_table(session, schema, name)
+    if found is None:
         return None
-    oid, partitioned = found[0]
+    oid, partitioned = found
     columns = _columns(session, oid)
     table = TargetTable(
         oid, f"{quoted(schema)}.{quoted(name)}", partitioned, columns, _uniques(session, oid)

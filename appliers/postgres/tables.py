@@ -8,7 +8,7 @@ from contextlib import suppress
 import psycopg
 
 from appliers.errors import TableGoneError
-from appliers.postgres.catalog import read_table
+from appliers.postgres.catalog import find_table, read_table
 from appliers.postgres.connection import Session
 from appliers.postgres.names import listed, place, quoted
 from appliers.postgres.staging import Staging
@@ -35,7 +35,7 @@ class Tables:
         return self._tables.get(relation) or self.prepare(relation, create=False)
 
     def has(self, relation: Relation) -> bool:
-        return read_table(self._session, *place(relation)) is not None
+        return find_table(self._session, *place(relation)) is not None
 
     def prepare(self, relation: Relation, *, create: bool) -> Table:
         """Looks at the target's table, and with `create` makes it where it is missing."""

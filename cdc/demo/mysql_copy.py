@@ -8,9 +8,9 @@ from typing import Any, Final
 import pymysql
 
 from appliers import mysql_url
-from cdc.demo.copies import Missing, Row, Table
+from cdc.demo.copies import NUMBERS, Missing, Row, Table
 
-SAME: Final = {"smallint", "integer", "bigint", "double precision", "real", "bytea"}
+SAME: Final = NUMBERS - {"boolean"}
 """Types whose values come to us as Python's own from both sides. All others are compared as text."""
 
 GONE: Final = (1054, 1146)

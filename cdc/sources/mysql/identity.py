@@ -117,7 +117,7 @@ def verify_log(
     lost what the checkpoint has. Raises GapError."""
     if server.flavour == "mysql":
         _verify_gtids(db, position, sync)
-        _verify_border(db, position, sync)
+        _verify_border(db, server, position, sync)
     else:
         _verify_place(db, server, connect, position, sync)
 
@@ -149,13 +149,13 @@ def _verify_gtids(db: Connection, position: BinlogPosition, sync: str) -> None:
         )
 
 
-def _verify_border(db: Connection, position: BinlogPosition, sync: str) -> None:
+def _verify_border(db: Connection, server: Server, position: BinlogPosition, sync: str) -> None:
     """MySQL: GTIDs begin at 1 again when a log is reset, and a backup of the same server goes on with
     numbers that the checkpoint has seen; sooner or later there are as many as before. But in another
     history no transaction ends just where the checkpoint is, or the next is one that the checkpoint has."""
     size = _size(db, position.file)
     if size is None or size <= position.offset:
-        if not end_of_log(db, server_of(db)).covers(position):
+        if not end_of_log(db, server).covers(position):
             raise _another_log(position, f"the log ends before {position.file} does", sync)
         return  # its file is purged, and what follows it is not, or it ends with its file
     try:

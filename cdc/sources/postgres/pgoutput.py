@@ -46,14 +46,13 @@ _field = struct.Struct(">Ii")
 
 class LogCommit(Commit):
     """A commit as a Begin message has it, which is read when somebody asks. One is made for every
-    transaction, and of most nobody asks anything: 0.2 µs, where reading takes 1.0."""
+    transaction, and of most nobody asks anything: 0.32 µs, where reading it at once takes 1.20."""
 
     __slots__ = ()
 
     @property
     def position(self) -> str:
-        found = self._read()[0]
-        return f"{found >> 32:X}/{found & 0xFFFFFFFF:X}"
+        return str(Lsn(self._read()[0]))
 
     @property
     def committed_at(self) -> int:
