@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from appliers.delta import Commit, Delta
+from appliers.delta import Commit, Delta, Run, number_of_rows
 from appliers.relation import Relation
 
 
@@ -19,13 +19,18 @@ class Batch:
     A batch without deltas moves the checkpoint only.
     """
 
-    deltas: list[Delta]
+    deltas: Sequence[Delta | Run]
     position: str | None
     committed_at: int = 0
     """Microseconds since 1970-01-01 UTC: when the last transaction was committed; 0 where there is none."""
     redo: frozenset[str] = field(default_factory=frozenset)
     """Tables (`schema.name`) that are copied now or were read again: their rows on the target may
     be newer than these deltas, so the redo rules of `Applier.apply` hold."""
+    rows: int = field(init=False)
+    """How many there are, each row of a `Run` for itself."""
+
+    def __post_init__(self) -> None:
+        self.rows = number_of_rows(self.deltas)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from appliers.delta import UNCHANGED, Commit, Delta, Op
+from appliers.delta import UNCHANGED, Commit, Delta, Op, Run
 from appliers.images import compose
 from appliers.relation import Key, Relation
 
@@ -36,19 +36,19 @@ class Net:
 class Segment:
     """Deltas between two truncates, by relation; no table has two relations in it."""
 
-    groups: dict[Relation, list[Delta]] = field(default_factory=dict)
+    groups: dict[Relation, list[Delta | Run]] = field(default_factory=dict)
     truncates: list[Relation] = field(default_factory=list)
     """Tables that are emptied together, before the rows are written."""
 
 
-def segments(deltas: Iterable[Delta]) -> Iterator[Segment]:
+def segments(deltas: Iterable[Delta | Run]) -> Iterator[Segment]:
     """Splits deltas at truncates, and where a table's shape changes."""
     segment = Segment()
     tables: dict[str, Relation] = {}
-    truncate: Delta | None = None
+    truncate: Delta | Run | None = None
     last: Relation | None = None
     groups = segment.groups
-    append = list[Delta]().append
+    append = list[Delta | Run]().append
     for delta in deltas:
         relation = delta[1]
         if delta[0] is Op.TRUNCATE:
@@ -72,14 +72,21 @@ def segments(deltas: Iterable[Delta]) -> Iterator[Segment]:
         yield segment
 
 
-def inserts_of(deltas: Sequence[Delta]) -> list[bytes] | None:
+def inserts_of(deltas: Sequence[Delta | Run]) -> list[bytes] | None:
     """The rows, if nothing but inserts is among `deltas`: they need no reduction."""
-    insert = Op.INSERT
-    rows = [d[3] for d in deltas if d[0] is insert]
-    return rows if len(rows) == len(deltas) else None  # type: ignore[return-value]
+    insert, inserts = Op.INSERT, Op.INSERTS
+    rows: list[bytes] = []
+    for op, _, _, after, _, _ in cast("Sequence[_Change]", deltas):
+        if op is inserts:
+            rows += after
+        elif op is insert:
+            rows.append(after)
+        else:
+            return None
+    return rows
 
 
-def reduced(relation: Relation, deltas: Sequence[Delta]) -> Net:
+def reduced(relation: Relation, deltas: Sequence[Delta | Run]) -> Net:
     """The net effect of one relation's deltas.
 
     A key that is deleted and inserted again is deleted and inserted, as on the source. A delete of a
@@ -88,10 +95,14 @@ def reduced(relation: Relation, deltas: Sequence[Delta]) -> Net:
     net = Net()
     key, has_unchanged = relation.key, relation.has_unchanged
     deletes, updates, inserts, rereads = net.deletes, net.updates, net.inserts, net.rereads
-    update, delete = Op.UPDATE, Op.DELETE
+    update, delete, run = Op.UPDATE, Op.DELETE, Op.INSERTS
     for op, _, before, after, _, _ in cast("Sequence[_Change]", deltas):
         if op is delete:
             _remove(net, key(before), before)
+            continue
+        if op is run:
+            for image in after:
+                _insert(net, key(image), image)
             continue
         k = key(after)
         if op is update:
@@ -110,12 +121,8 @@ def reduced(relation: Relation, deltas: Sequence[Delta]) -> Net:
                     inserts[k] = after
             else:
                 updates[k] = after
-        elif k in updates:
-            updates[k] = after
         else:
-            if rereads:
-                rereads.pop(k, None)
-            inserts[k] = after
+            _insert(net, k, after)
     return net
 
 
@@ -126,6 +133,15 @@ def merged(relation: Relation, old: bytes, new: bytes) -> bytes:
     values = relation.values
     pairs = zip(values(old), values(new), strict=True)
     return compose(relation.format, [o if n is UNCHANGED else n for o, n in pairs])
+
+
+def _insert(net: Net, key: Key, image: bytes) -> None:
+    if key in net.updates:
+        net.updates[key] = image
+    else:
+        if net.rereads:
+            net.rereads.pop(key, None)
+        net.inserts[key] = image
 
 
 def _remove(net: Net, key: Key, image: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from appliers.delta import Delta
+from appliers.delta import Delta, Op, Run
 from appliers.errors import PermanentError
 from appliers.relation import Relation, index_of
 from cdc.config import Customer
@@ -30,10 +30,11 @@ class Deriver:
                 return replace(relation, customer_columns=_column(relation, column))
         return relation
 
-    def deltas(self, piece: Piece) -> list[Delta]:
+    def deltas(self, piece: Piece) -> list[Delta | Run]:
         """The deltas of a piece's changes, in order."""
-        new, cls = tuple.__new__, Delta
-        return [new(cls, change) for change in piece.changes]
+        new, run, inserts = tuple.__new__, Run, Op.INSERTS
+        one = Delta
+        return [new(run if c[0] is inserts else one, c) for c in piece.runs]  # type: ignore[misc]
 
 
 def _is(name: str, relation: Relation) -> bool:

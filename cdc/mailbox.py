@@ -75,7 +75,7 @@ class Mailbox:
             for event in events:
                 if isinstance(event, Piece):
                     self._pieces.append(event)
-                    self._rows += len(event.changes)
+                    self._rows += event.rows
                     self._bytes += event.size
                     self._progress = event.position
                 else:
@@ -140,7 +140,7 @@ class Mailbox:
         while self._pieces and rows < BATCH_ROWS and size < BATCH_BYTES:
             piece = self._pieces.popleft()
             pieces.append(piece)
-            rows += len(piece.changes)
+            rows += piece.rows
             size += piece.size
         self._rows -= rows
         self._bytes -= size

@@ -7,6 +7,7 @@ import select
 import stat
 from typing import BinaryIO, Final
 
+from appliers.delta import each
 from appliers.errors import PermanentError
 from appliers.registry import applier_for
 from cdc.config import Config, Sync
@@ -45,7 +46,7 @@ def tail(config: Config, sync: Sync, *, from_start: bool, write: BinaryIO) -> No
             while not reader.has_gone():
                 for event in stream.read(WAIT):
                     if isinstance(event, Piece):
-                        lines = "\n".join(map(to_line, deriver.deltas(event)))
+                        lines = "\n".join(map(to_line, each(deriver.deltas(event))))
                         write.write(f"{lines}\n".encode())
                 write.flush()
         finally:

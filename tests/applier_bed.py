@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from appliers.applier import Applier
 from appliers.batch import Applied, Batch, Chunk, Reread, Rereader
 from appliers.checkpoint import Copy, TableState
-from appliers.delta import UNCHANGED, Commit, Delta, Op, Value
+from appliers.delta import UNCHANGED, Commit, Delta, Op, Run, Value
 from appliers.images import Format, copy_binary_row, copy_text_line, pgoutput_image
 from appliers.lines import line
 from appliers.registry import applier_for
@@ -58,6 +58,21 @@ class Item(NamedTuple):
 A: Final = Item(1, "a", 10, "big a")
 B: Final = Item(2, "b", 20, "big b")
 C: Final = Item(3, "c", 30, "big c")
+
+
+def in_runs(deltas: Iterable[Delta]) -> list[Delta | Run]:
+    """Deltas as sources give them: inserts that follow each other together."""
+    made: list[Delta | Run] = []
+    for delta in deltas:
+        op, relation, _, after, commit_, ordinal = delta
+        last = made[-1] if made else None
+        if op is not Op.INSERT or after is None:
+            made.append(delta)
+        elif isinstance(last, Run) and (last.relation, last.commit) == (relation, commit_):
+            last.after.append(after)
+        else:
+            made.append(Run(Op.INSERTS, relation, None, [after], commit_, ordinal))
+    return made
 
 
 def by_id(*items: Item) -> dict[int, Item]:
@@ -292,7 +307,7 @@ class Bed:
     ) -> Applied:
         at = None if to is None else position(to)
         return applier.apply(
-            Batch(deltas, at, commit(to or 0).committed_at, frozenset(redo)), reread
+            Batch(in_runs(deltas), at, commit(to or 0).committed_at, frozenset(redo)), reread
         )
 
     def plan(self, applier: Applier, chunks: int) -> None:

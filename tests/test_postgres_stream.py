@@ -57,6 +57,33 @@ def test_rows_come_as_they_were_written(
     ]
 
 
+def test_rows_inserted_one_behind_the_other_are_one_run(
+    source_db: Database, make_capture: MakeCapture
+) -> None:
+    """Inserts of one transaction into one table come together, across statements, until something
+    else comes between them; each row keeps its number."""
+    source_db.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)")
+    capture = make_capture(source_db)
+    capture.start("t", "u")
+    with source_db.connect(autocommit=False) as db:
+        db.execute("INSERT INTO t VALUES (1), (2)")
+        db.execute("INSERT INTO t VALUES (3)")
+        db.execute("INSERT INTO u VALUES (1)")
+        db.execute("INSERT INTO t VALUES (4)")
+        db.execute("DELETE FROM u")
+        db.execute("INSERT INTO t VALUES (5), (6)")
+    source_db.execute("INSERT INTO t VALUES (7)")
+    pieces = pieces_of(events_until(capture.stream(), capture.source.committed_head()))
+    runs = [r for p in pieces for r in p.runs]
+    changes = [c for p in pieces for c in p.changes]
+    found = [(r[1].name, r[5], len(r[3])) for r in runs if isinstance(r[3], list)]
+    assert found == [("t", 1, 3), ("u", 4, 1), ("t", 5, 1), ("t", 7, 2), ("t", 1, 1)]
+    assert sum(p.rows for p in pieces) == len(changes) == 9
+    assert [c[5] for c in changes] == [1, 2, 3, 4, 5, 6, 7, 8, 1]
+    inserted = [plain(c)[3] for c in changes if plain(c)[:2] == ("insert", "t")]
+    assert inserted == [(n,) for n in range(1, 8)]
+
+
 def test_a_commit_says_where_who_and_when(source_db: Database, make_capture: MakeCapture) -> None:
     """A piece carries the transaction's number, its time by the source's clock, and ordinals from 1."""
     source_db.execute("CREATE TABLE t (id int PRIMARY KEY)")

@@ -116,7 +116,7 @@ class MysqlApplier:
                 self._commit()
                 self._durability.committed(batch.position)
                 faults.point("commit-acknowledged")
-        return Applied(len(batch.deltas), work.healed, work.rereads)
+        return Applied(batch.rows, work.healed, work.rereads)
 
     def copy(self, chunk: Chunk, exact_at: str) -> int:
         table = self._tables.of(chunk.relation)

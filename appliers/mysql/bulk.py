@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from appliers.delta import Delta, Op
+from appliers.delta import Delta, Op, Run
 from appliers.images import ImageError
 from appliers.lines import GAP
 from appliers.mysql import staged
@@ -46,7 +46,7 @@ class Bulk:
     """Every row that is touched is deleted before any is written. For two rows that swap a unique
     value. Only where foreign keys are not checked by the server (`Work.references`)."""
 
-    def write(self, deltas: Sequence[Delta]) -> None:
+    def write(self, deltas: Sequence[Delta | Run]) -> None:
         for segment in self._segments(deltas):
             if segment.truncates:
                 self.work.truncate(segment.truncates)
@@ -68,7 +68,7 @@ class Bulk:
                 relation = effect.table.relation
                 reread_rows(self.work, {(relation, k): i for k, i in effect.net.rereads.items()})
 
-    def _segments(self, deltas: Sequence[Delta]) -> Iterator[Segment]:
+    def _segments(self, deltas: Sequence[Delta | Run]) -> Iterator[Segment]:
         """Truncates divide the deltas of the tables that they empty alone, where no foreign key ties
         others to them: each part of a batch costs some statements for every table in it."""
         emptied = {d.relation.table for d in deltas if d[0] is Op.TRUNCATE}
@@ -79,7 +79,7 @@ class Bulk:
         else:
             yield from segments(deltas)
 
-    def _effect(self, relation: Relation, deltas: Sequence[Delta]) -> _Effect:
+    def _effect(self, relation: Relation, deltas: Sequence[Delta | Run]) -> _Effect:
         table = self.work.table_of(relation)
         usual = relation.table not in self.work.redo and not self.replace
         if usual and (rows := inserts_of(deltas)) is not None:

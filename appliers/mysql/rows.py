@@ -45,7 +45,7 @@ class Rows:
         self._rereads_due = False
 
     def write(
-        self, deltas: Sequence[Delta], before: Iterable[bytes] = (), after: Iterable[bytes] = ()
+        self, deltas: Iterable[Delta], before: Iterable[bytes] = (), after: Iterable[bytes] = ()
     ) -> tuple[list[Outcome], list[Outcome]]:
         """Runs `before`, the deltas and `after`; returns the outcomes of `before` and `after`."""
         ahead, behind = list(before), list(after)

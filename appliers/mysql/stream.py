@@ -9,6 +9,7 @@ from typing import Any, Final
 import pymysql
 
 from appliers.batch import Batch, Rereader
+from appliers.delta import each
 from appliers.mysql.bulk import Bulk
 from appliers.mysql.failures import (
     ALTERING,
@@ -69,7 +70,7 @@ class Stream:
         work = self._write(batch, reread)
         self._redo.update(work.rereads)
         self._open = True
-        self._changes += len(batch.deltas)
+        self._changes += batch.rows
         self._healed += work.healed
         if batch.position is not None:
             redo = self._tables.named(self._redo | batch.redo)
@@ -154,7 +155,7 @@ class Stream:
                 attempt(work, batch)
 
     def _goes_by_rows(self, batch: Batch) -> bool:
-        return len(batch.deltas) <= FEW or not self._may_stage
+        return batch.rows <= FEW or not self._may_stage
 
     def _after(self, attempt: Attempt, code: int) -> Attempt | None:
         """The attempt that may do better. In order and in bulk each meet what only the other does not:
@@ -183,7 +184,7 @@ class Stream:
         after = []
         if batch.position is not None:
             after.append(with_values(self._state.advance_sql(), self._advance_values(batch, work)))
-        before, behind = Rows(work).write(batch.deltas, self._beginning(), after)
+        before, behind = Rows(work).write(each(batch.deltas), self._beginning(), after)
         self._demand_position(before[-1].rows)
         if batch.position is not None:
             self._state.advanced(batch.position, behind[-1].touched)
@@ -235,7 +236,7 @@ class Stream:
         return self._state.advance_values(
             batch.position,
             batch.committed_at,
-            self._changes + len(batch.deltas),
+            self._changes + batch.rows,
             self._healed + work.healed,
         )
 

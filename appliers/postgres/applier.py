@@ -12,6 +12,7 @@ import psycopg
 
 from appliers import faults
 from appliers.batch import Applied, Batch, Chunk, Rereader
+from appliers.delta import each
 from appliers.errors import FormatError, TransientError
 from appliers.finding import Finding
 from appliers.postgres import own, preflight
@@ -145,13 +146,13 @@ class PostgresApplier:
             work = self._write(batch, reread)
             self._redo.update(work.rereads)
             self._open = True
-            self._changes += len(batch.deltas)
+            self._changes += batch.rows
             self._healed += work.healed
             if batch.position is not None:
                 faults.point("rows-written")
                 self._commit()
                 faults.point("commit-acknowledged")
-        return Applied(len(batch.deltas), work.healed, work.rereads)
+        return Applied(batch.rows, work.healed, work.rereads)
 
     def copy(self, chunk: Chunk, exact_at: str) -> int:
         with self._rolled_back(), translated(f"table {chunk.relation.table}"):
@@ -239,7 +240,7 @@ class PostgresApplier:
         """Tries one way after the other until the target's constraints are content."""
         failed: tuple[psycopg.Error, str] | None = None
         position, staged = self.state.position, self._staging.mark()
-        for attempt in self._attempts(len(batch.deltas)):
+        for attempt in self._attempts(batch.rows):
             work = self._work(batch, reread)
             try:
                 attempt(work, batch)
@@ -290,7 +291,7 @@ class PostgresApplier:
             values = self._advance_values(batch, work)
             texts = [None if v is None else str(v).encode() for v in values]
             after.append(self._step(_numbered(self.state.advance_sql()), texts))
-        results = Rows(work).write(batch.deltas, before, after)
+        results = Rows(work).write(each(batch.deltas), before, after)
         if batch.position is not None:
             self.state.advanced(batch.position, results[-1].command_tuples or 0)
             if work.healed:
@@ -320,7 +321,7 @@ class PostgresApplier:
         return self.state.advance_values(
             batch.position,
             batch.committed_at,
-            self._changes + len(batch.deltas),
+            self._changes + batch.rows,
             self._healed + work.healed,
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from appliers.delta import UNCHANGED, Delta
+from appliers.delta import UNCHANGED, Delta, Run
 from appliers.images import ImageError, compose
 from appliers.net import Images, Net, inserts_of, reduced, segments
 from appliers.postgres.rows import Rows, reread_rows
@@ -37,7 +37,7 @@ class Bulk:
     replace: bool = False
     """Every row that is touched is deleted before any is written, where no foreign key refers to it."""
 
-    def write(self, deltas: Sequence[Delta]) -> None:
+    def write(self, deltas: Sequence[Delta | Run]) -> None:
         for segment in segments(deltas):
             if segment.truncates:
                 self.work.truncate(segment.truncates)
@@ -57,7 +57,7 @@ class Bulk:
                 relation = effect.table.relation
                 reread_rows(self.work, {(relation, k): i for k, i in effect.net.rereads.items()})
 
-    def _effect(self, relation: Relation, deltas: Sequence[Delta]) -> _Effect:
+    def _effect(self, relation: Relation, deltas: Sequence[Delta | Run]) -> _Effect:
         table = self.work.table_of(relation)
         if relation.table not in self.work.redo and (rows := inserts_of(deltas)) is not None:
             return _Effect(table, Net(), rows)

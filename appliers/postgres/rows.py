@@ -41,7 +41,7 @@ class Rows:
         self._rereads_due = False
 
     def write(
-        self, deltas: Sequence[Delta], before: Iterable[Step] = (), after: Iterable[Step] = ()
+        self, deltas: Iterable[Delta], before: Iterable[Step] = (), after: Iterable[Step] = ()
     ) -> list[pq.abc.PGresult]:
         """Runs `before`, the deltas and `after`; returns the outcomes of `after`."""
         for step in before:

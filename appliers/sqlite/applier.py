@@ -305,7 +305,7 @@ class SqliteApplier:
         exact_at = writer.read_again(reread, batch.deltas)
         if inside:
             db.execute("RELEASE batch")
-        return Applied(len(batch.deltas), writer.healed, exact_at)
+        return Applied(batch.rows, writer.healed, exact_at)
 
     def _writer(self, db: sqlite3.Connection, batch: Batch) -> Writer:
         return Writer(db, self._tables.of, batch.redo | self._redo)

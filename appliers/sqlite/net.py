@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from appliers.delta import Delta, Op
+from appliers.delta import Delta, Op, Run, each
 from appliers.sqlite.target import Target
 from appliers.sqlite.types import Row
 from appliers.sqlite.writer import TargetOf, Writer
@@ -74,11 +74,11 @@ class Net:
 
 
 def write_net(
-    db: sqlite3.Connection, target_of: TargetOf, writer: Writer, deltas: Sequence[Delta]
+    db: sqlite3.Connection, target_of: TargetOf, writer: Writer, deltas: Sequence[Delta | Run]
 ) -> None:
     """Writes the deltas of tables that are not under redo; those that are come in their order."""
     nets: dict[str, Net] = {}
-    for delta in deltas:
+    for delta in each(deltas):
         table = delta.relation.table
         if table in writer.redo:
             continue

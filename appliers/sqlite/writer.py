@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter, length_hint
+from typing import cast
 
 from appliers.batch import Rereader
-from appliers.delta import Delta, Op
+from appliers.delta import Delta, Op, Run
 from appliers.images import ImageError
 from appliers.relation import Relation
 from appliers.sqlite.failures import is_unique
@@ -41,11 +42,16 @@ class Writer:
         self._to_read: dict[Target, dict[Row, bytes]] = {}
         """Images that hold the keys of the rows to be read again."""
 
-    def write(self, deltas: Sequence[Delta]) -> None:
+    def write(self, deltas: Sequence[Delta | Run]) -> None:
         """Raises IntegrityError where the order of the deltas does not keep within a constraint."""
-        for (op, relation), run in groupby(deltas, _run_of):
+        for (op, relation), some in groupby(deltas, _run_of):
             target = self._target_of(relation)
             redo = relation.table in self.redo
+            if op is Op.INSERTS:
+                rows = chain.from_iterable(r.after for r in cast("Iterable[Run]", some))
+                self.put(target, target.rows(rows), redo=redo)
+                continue
+            run = cast("Iterable[Delta]", some)
             if op is Op.UPDATE:
                 self._update(target, run, redo=redo)
             elif op is Op.DELETE:
@@ -79,7 +85,7 @@ class Writer:
             if execute(target.update_or_replace, row).rowcount == 0:
                 execute(target.insert_or_replace, row)
 
-    def read_again(self, reread: Rereader, deltas: Sequence[Delta]) -> dict[str, str]:
+    def read_again(self, reread: Rereader, deltas: Sequence[Delta | Run]) -> dict[str, str]:
         """Reads the rows that this batch could not write whole, and writes them; gives the tables
         with the position from which each is exact."""
         exact_at = {}

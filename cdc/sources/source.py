@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from appliers.batch import Reread
-from appliers.delta import Commit, Op
+from appliers.delta import Commit, Op, number_of_rows
 from appliers.errors import PermanentError
 from appliers.finding import Finding
 from appliers.relation import Relation
@@ -15,6 +15,9 @@ from appliers.relation import Relation
 Change = tuple[Op, Relation, bytes | None, bytes | None, Commit, int]
 """One row's change as the log has it: op, relation, old image, new image, its transaction and its
 number in it, from 1. A plain tuple: one is made for every row."""
+
+ChangeRun = tuple[Op, Relation, None, list[bytes], Commit, int]
+"""Rows inserted one behind the other, as `appliers.delta.Run` has them; the number is the first's."""
 
 Shape = Callable[[Relation], Relation]
 """What the daemon makes of a source's relation before changes carry it: `cdc.deltas`."""
@@ -37,7 +40,7 @@ class Position(Protocol):
 class Piece:
     """Changes of whole transactions, in commit order; of a large one, a part."""
 
-    changes: list[Change]
+    runs: Sequence[Change | ChangeRun]
     commit: Commit
     """The last transaction."""
     oldest: int
@@ -46,6 +49,23 @@ class Piece:
     """Behind the last transaction; None if more pieces of it follow."""
     size: int
     """Bytes that the changes came in."""
+    rows: int = field(init=False)
+    """How many changes there are, each row of a run for itself."""
+
+    def __post_init__(self) -> None:
+        self.rows = number_of_rows(self.runs)
+
+    @property
+    def changes(self) -> list[Change]:
+        """One for every row."""
+        return [change for run in self.runs for change in _changes(run)]
+
+
+def _changes(run: Change | ChangeRun) -> list[Change]:
+    op, relation, _, after, commit, ordinal = run
+    if isinstance(after, list):
+        return [(Op.INSERT, relation, None, r, commit, n) for n, r in enumerate(after, ordinal)]
+    return [(op, relation, run[2], after, commit, ordinal)]
 
 
 class Progress(NamedTuple):

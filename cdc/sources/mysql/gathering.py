@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from appliers.delta import Commit, Op
 from appliers.relation import Relation
 from cdc.sources.mysql.position import BinlogPosition
-from cdc.sources.source import Change, Piece
+from cdc.sources.source import Change, ChangeRun, Piece
 
 PIECE_BYTES: Final = 4 << 20
 """A transaction larger than this comes in pieces: bounds memory together with the mailbox."""
 
 PIECE_ROWS: Final = 20_000
 
-RowChange = tuple[Op, Relation, bytes | None, bytes | None]
+RowChange = tuple[Op, Relation, bytes | None, bytes | None] | tuple[Op, Relation, None, list[bytes]]
+"""A change, or a run of inserts, without its transaction and its number."""
 
 
 class Gathering:
@@ -37,25 +38,22 @@ class Gathering:
         """Of the open transaction's last change."""
         self.given = 0
         """How many of the open transaction's changes were given."""
-        self._changes: list[Change] = []
-        self._whole = self._whole_size = 0
+        self._changes: list[Change | ChangeRun] = []
+        self._rows = 0
+        self._whole = self._whole_rows = self._whole_size = 0
         self._ended: Commit | None = None
 
     @property
     def full(self) -> bool:
-        return self.size >= PIECE_BYTES or len(self._changes) >= PIECE_ROWS
+        return self.size >= PIECE_BYTES or self._rows >= PIECE_ROWS
 
     def begin(self, commit: Commit) -> None:
         self.commit = commit
         self.ordinal = self.given = 0
 
     def inserts(self, relation: Relation, rows: list[bytes]) -> None:
-        op, commit = Op.INSERT, self.commit
-        numbers = range(self.ordinal + 1, self.ordinal + len(rows) + 1)
-        self._changes += [
-            (op, relation, None, row, commit, n) for row, n in zip(rows, numbers, strict=True)
-        ]
-        self.ordinal += len(rows)
+        self._changes.append((Op.INSERTS, relation, None, rows, self.commit, self.ordinal + 1))
+        self._count(len(rows))
 
     def deletes(self, relation: Relation, rows: list[bytes]) -> None:
         op, commit = Op.DELETE, self.commit
@@ -63,7 +61,7 @@ class Gathering:
         self._changes += [
             (op, relation, row, None, commit, n) for row, n in zip(rows, numbers, strict=True)
         ]
-        self.ordinal += len(rows)
+        self._count(len(rows))
 
     def updates(self, relation: Relation, rows: list[tuple[bytes | None, bytes]]) -> None:
         op, commit = Op.UPDATE, self.commit
@@ -72,27 +70,31 @@ class Gathering:
             (op, relation, before, after, commit, n)
             for (before, after), n in zip(rows, numbers, strict=True)
         ]
-        self.ordinal += len(rows)
+        self._count(len(rows))
 
     def append(self, rows: list[RowChange]) -> None:
-        for row in rows:
-            self.ordinal += 1
-            self._changes.append((*row, self.commit, self.ordinal))
+        for op, relation, before, after in rows:
+            change: Any = (op, relation, before, after, self.commit, self.ordinal + 1)
+            self._changes.append(change)
+            self._count(len(after) if op is Op.INSERTS and after else 1)
 
     def end(self, *, telling: bool = False) -> None:
         """The open transaction is whole. `telling`: its position matters, be there changes or not."""
         if len(self._changes) > self._whole or self.given or telling:
             self._whole, self._ended = len(self._changes), self.commit
-        self._whole_size = self.size
+        self._whole_rows, self._whole_size = self._rows, self.size
 
     def drop(self) -> None:
         """What of the open transaction was not given."""
         del self._changes[self._whole :]
-        self.size = self._whole_size
+        self._rows, self.size = self._whole_rows, self._whole_size
 
     def back_to(self, ordinal: int) -> None:
-        """Drops the open transaction's changes behind this one, which was not given."""
-        del self._changes[self._whole + ordinal - self.given :]
+        """Drops the open transaction's changes behind this one, which was not given. They began with
+        a statement, and so no run of inserts reaches over it."""
+        while len(self._changes) > self._whole and self._changes[-1][5] > ordinal:
+            self._changes.pop()
+        self._rows -= self.ordinal - ordinal
         self.ordinal = ordinal
 
     def take_open(self) -> tuple[list[RowChange], int]:
@@ -112,7 +114,7 @@ class Gathering:
 
     def give_part(self) -> None:
         """What there is of the open transaction, which is all that there is."""
-        self.given += len(self._changes)
+        self.given += self._rows
         self._give(None, len(self._changes), self.size, self.commit)
 
     @property
@@ -125,5 +127,10 @@ class Gathering:
         self.pieces.append(Piece(changes, commit, oldest, position, size))
         self.pieces_size += size
         self.size -= size
-        self._whole = self._whole_size = 0
+        self._rows -= self.pieces[-1].rows
+        self._whole = self._whole_rows = self._whole_size = 0
         self.in_pieces = position is None
+
+    def _count(self, rows: int) -> None:
+        self.ordinal += rows
+        self._rows += rows

@@ -17,7 +17,7 @@ from typing import Final
 import psycopg
 from psycopg import pq
 
-from appliers.delta import Commit, Op
+from appliers.delta import Commit, Op, number_of_rows
 from appliers.errors import PermanentError, SyncError, TransientError
 from appliers.images import ImageError, pgoutput_end
 from appliers.relation import Relation
@@ -25,7 +25,7 @@ from cdc.sources.postgres import pgoutput
 from cdc.sources.postgres.connection import WAL_SENDER_TIMEOUT
 from cdc.sources.postgres.errors import translated
 from cdc.sources.postgres.lsn import Lsn
-from cdc.sources.source import Change, GapError, Piece, Position, Progress
+from cdc.sources.source import Change, ChangeRun, GapError, Piece, Position, Progress
 
 PIECE_BYTES: Final = 4 << 20
 """A transaction larger than this comes in pieces: bounds memory together with the mailbox."""
@@ -46,6 +46,8 @@ BEHIND: Final = 500_000
 """Microseconds between a commit and its arrival that make a backlog."""
 
 _XLOGDATA, _KEEPALIVE = ord("w"), ord("k")
+_BEGIN, _COMMIT, _NEW_TUPLE = pgoutput.BEGIN, pgoutput.COMMIT, pgoutput.NEW_TUPLE
+_INSERT, _UPDATE = pgoutput.INSERT, pgoutput.UPDATE
 _HEADER = 25  # kind, start, end, send time: 1 + 3 * 8 bytes
 _keepalive = struct.Struct(">QqB").unpack_from
 _send_time = struct.Struct(">q").unpack_from
@@ -85,7 +87,8 @@ class PostgresStream:
         self._in_pieces = False
         self._ordinal = 0
         self._commit = Commit("", 0, 0)
-        self._changes: list[Change] = []
+        self._changes: list[Change | ChangeRun] = []
+        self._in_runs = 0
         self._size = 0
         self._out: list[Piece | Progress] = []
         self._out_size = 0
@@ -172,14 +175,10 @@ class PostgresStream:
         half the time for a transaction of one row of what a piece for each took.
         """
         get, relations = self._conn.get_copy_data, self._relations
-        insert, update, new_tuple = Op.INSERT, Op.UPDATE, pgoutput.NEW_TUPLE
-        insert_kind, update_kind = pgoutput.INSERT, pgoutput.UPDATE
-        begin_kind, commit_kind = pgoutput.BEGIN, pgoutput.COMMIT
-        commit, ordinal, size = self._commit, self._ordinal, self._size
-        changes, before = self._changes, self._size
-        append = changes.append
-        ended, last = None, commit
-        whole = whole_size = 0
+        commit, ordinal, size, in_runs = self._commit, self._ordinal, self._size, self._in_runs
+        changes, before, table, rows = self._changes, self._size, b"", list[bytes]()
+        inserts, update, append = Op.INSERTS, Op.UPDATE, changes.append
+        ended, last, whole, whole_size = None, commit, 0, 0
         idle: Lsn | None = None
         while True:
             length, view = get(1)
@@ -191,32 +190,36 @@ class PostgresStream:
                 idle = self._on_keepalive(data) or idle
                 continue
             kind = data[_HEADER]
-            if kind == insert_kind:
+            if kind == _INSERT:
                 ordinal += 1
-                append((insert, relations[data[26:30]], None, data[31:], commit, ordinal))
-            elif kind == update_kind and data[30] == new_tuple:
+                if data[26:30] == table:
+                    rows.append(data[31:])
+                    in_runs += 1
+                else:
+                    table, rows = data[26:30], [data[31:]]
+                    append((inserts, relations[table], None, rows, commit, ordinal))
+            elif kind == _UPDATE and data[30] == _NEW_TUPLE:
                 ordinal += 1
+                table = b""
                 append((update, relations[data[26:30]], None, data[31:], commit, ordinal))
-            elif kind == begin_kind:
+            elif kind == _BEGIN:
                 commit = pgoutput.read_begin(data, 26)
-                ordinal, self._inside = 0, True
-            elif kind == commit_kind:
+                ordinal, self._inside, table = 0, True, b""
+            elif kind == _COMMIT:
                 if not self._inside:
                     raise pgoutput.ProtocolError("a commit without a begin")
                 self._inside, ended, last = False, data, commit
                 whole, whole_size = len(changes), size
             else:
+                table = b""
                 for change in self._other(kind, data):
                     ordinal += 1
                     append((*change, commit, ordinal))
-        self._commit, self._ordinal, self._size = commit, ordinal, size
+        self._commit, self._ordinal, self._size, self._in_runs = commit, ordinal, size, in_runs
         if ended is not None:
             self.behind = _sent_at(ended) - last.committed_at > BEHIND
             self._give_whole(pgoutput.read_commit(ended, 26), whole, whole_size)
-        if idle is not None:
-            self._progress(idle)
-        if self._size >= PIECE_BYTES or len(self._changes) >= PIECE_ROWS:
-            self._give(None, len(self._changes), self._size)
+        self._give_rest(idle)
         if length < 0 or self._notice is not None:
             self._ended()
         return size > before
@@ -264,10 +267,19 @@ class PostgresStream:
         else:
             self._progress(end)
 
+    def _give_rest(self, idle: Lsn | None) -> None:
+        """What the server has said without sending anything, and what there is of a transaction that
+        is too large to be kept."""
+        if idle is not None:
+            self._progress(idle)
+        if self._size >= PIECE_BYTES or len(self._changes) + self._in_runs >= PIECE_ROWS:
+            self._give(None, len(self._changes), self._size)
+
     def _give(self, position: Lsn | None, count: int, size: int) -> None:
         changes, self._changes = self._changes[:count], self._changes[count:]
         commit = changes[-1][4] if changes else self._commit
         oldest = (changes[0][4] if changes else commit).committed_at
+        self._in_runs = number_of_rows(self._changes) - len(self._changes)
         self._out.append(Piece(changes, commit, oldest, position, size))
         self._out_size += size
         self._size -= size
