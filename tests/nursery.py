@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -39,16 +40,17 @@ WARM: Final = (
 class Child:
     """A process of the nursery's, as `subprocess.Popen` would have it. `stdin` is a pipe."""
 
-    def __init__(self, nursery: Nursery, pid: int, stdin: IO[bytes]) -> None:
+    def __init__(self, nursery: Nursery, number: int, pid: int, stdin: IO[bytes]) -> None:
         self.pid = pid
         self.stdin = stdin
         self._nursery = nursery
+        self._number = number
 
     def poll(self) -> int | None:
-        return self._nursery.code(self.pid, 0.0)
+        return self._nursery.code(self._number, 0.0)
 
     def wait(self, timeout: float | None = None) -> int:
-        code = self._nursery.code(self.pid, timeout)
+        code = self._nursery.code(self._number, timeout)
         if code is None:
             assert timeout is not None
             raise subprocess.TimeoutExpired(str(self.pid), timeout)
@@ -78,6 +80,9 @@ class Nursery:
                 env=os.environ | {"PYTHONWARNINGS": "error"},
                 cwd=Path(__file__).parent.parent,
             )
+        # By numbers of our own: the system gives a process's number again after some 30,000 others.
+        self._numbers = count()
+        self._living: dict[int, int] = {}
         self._codes: dict[int, int] = {}
         self._born: list[int] = []
         self._lock = threading.Lock()
@@ -107,19 +112,20 @@ class Nursery:
             while not self._born:
                 self._hear(None)
             pid = self._born.pop()
-        return Child(self, pid, os.fdopen(write, "wb", buffering=0))
+            number = self._living[pid]
+        return Child(self, number, pid, os.fdopen(write, "wb", buffering=0))
 
-    def code(self, pid: int, timeout: float | None) -> int | None:
+    def code(self, number: int, timeout: float | None) -> int | None:
         """How a process has ended, as Popen says it; None if it has not within `timeout` seconds."""
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._lock:
                 # Shorter than a wait may be: other threads want to know of other processes.
                 left = 0.05 if until is None else min(0.05, max(0.0, until - time.monotonic()))
-                if pid not in self._codes:
+                if number not in self._codes:
                     self._hear(left)
-                if pid in self._codes:
-                    return self._codes[pid]
+                if number in self._codes:
+                    return self._codes[number]
             if until is not None and time.monotonic() >= until:
                 return None
 
@@ -131,8 +137,9 @@ class Nursery:
             said: dict[str, Any] = json.loads(data)
             if "born" in said:
                 self._born.append(said["born"])
+                self._living[said["born"]] = next(self._numbers)
                 return
-            self._codes[said["ended"]] = os.waitstatus_to_exitcode(said["status"])
+            self._codes[self._living.pop(said["ended"])] = os.waitstatus_to_exitcode(said["status"])
             timeout = 0.0
 
 
