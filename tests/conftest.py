@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 pytest_plugins = [
+    "tests.in_memory",
     "tests.servers",
     "tests.syncs",
     "tests.stage",
