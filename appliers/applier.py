@@ -116,6 +116,12 @@ class Applier(Protocol):
         is NULL); returns their number. `only` keeps it to rows with these column values (as text).
         Sets the table's `exact_at` in the same transaction."""
 
+    def demand_references(self, exact: Sequence[Relation], coming: Sequence[Relation]) -> None:
+        """For tables whose copy is about to be called `exact`: raises OrderError where the target has a
+        foreign key, from or to one of them, that its rows violate. Targets whose own checks every row
+        has passed look at nothing. Not between tables of which one is `coming`: its rows are not all
+        there yet. The applier is good for everything afterwards."""
+
     def flushed(self) -> str | None:
         """The last position that would survive a crash of the target now; None: none since `open`.
 

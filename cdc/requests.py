@@ -41,6 +41,11 @@ def fulfil(
         event(log, "copy-requested", tables=",".join(tables), of=what)
 
 
+def is_full(request: Request) -> bool:
+    """Whether it asks for a copy of everything."""
+    return request.table is None and request.customer is None
+
+
 def _tables(request: Request, relations: Mapping[str, Relation]) -> list[str]:
     wanted = [
         table

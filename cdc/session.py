@@ -25,7 +25,7 @@ from cdc.logs import event
 from cdc.mailbox import Mailbox, Parcel
 from cdc.progress import Tracker
 from cdc.reader import Reader
-from cdc.requests import fulfil
+from cdc.requests import fulfil, is_full
 from cdc.setbacks import CopyFailedError, UnsettledError
 from cdc.snapshot import Holdoff, Snapshot
 from cdc.sources.source import GapError, Piece, Position, Source
@@ -134,7 +134,7 @@ class Session:
         checkpoint = state.load()
         if checkpoint is None:
             self._start(relations, control.requests)
-        elif control.error is not None and any(_is_full(r) for r in control.requests):
+        elif control.error is not None and any(is_full(r) for r in control.requests):
             # Whatever it was, a copy of everything needs no log from before.
             self._start_anew(control.error, relations, control.requests)
         else:
@@ -184,7 +184,7 @@ class Session:
                 checkpoint.source, self._source.position(checkpoint.position), relations
             )
         except GapError as gap:
-            if not any(_is_full(r) for r in requests):
+            if not any(is_full(r) for r in requests):
                 raise
             self._start_anew(str(gap), relations, requests)
             return
@@ -281,6 +281,18 @@ class Session:
         self._holdoff.over()
         self._tracker.copy_failed(None, "")
 
+    def _settle(self, through: Position) -> None:
+        """Ends copies. Rows whose parents nobody has brought do not stop a stream; a command that waits
+        for the copy is to hear of them."""
+        try:
+            if self._snapshot.settle(through):
+                self._holdoff.over()
+                self._tracker.copy_failed(None, "")
+        except OrderError as e:
+            if self._goal.copy_only or (self._target is not None and through.covers(self._target)):
+                raise
+            self._hold_off(e)
+
     def _hold_off(self, error: SyncError) -> None:
         seconds = self._holdoff.failed()
         event(
@@ -325,7 +337,7 @@ class Session:
         self._owed = []
         self._through = self._written = position
         self._checkpoint_at = time.monotonic()
-        self._snapshot.settle(position)
+        self._settle(position)
         self._tracker.through(position)
 
     def _apply(self, batch: Batch) -> Applied:
@@ -367,7 +379,7 @@ class Session:
         once when a table's copy waits for it."""
         if self._through is self._written:
             # An idle log may stand for ever where a table was read: no later position will come.
-            self._snapshot.settle(self._through)
+            self._settle(self._through)
             return
         now = time.monotonic()
         if now - self._checkpoint_at < every and not self._snapshot.settles(self._through):
@@ -375,7 +387,7 @@ class Session:
         batch = Batch([], str(self._through), self._committed_at, self._snapshot.redo)
         self._applier.apply(batch, self._reread)
         self._written, self._checkpoint_at = self._through, now
-        self._snapshot.settle(self._through)
+        self._settle(self._through)
 
     def _is_done(self) -> bool:
         if not (self._goal.until_current or self._goal.copy_only):
@@ -385,7 +397,3 @@ class Session:
         if self._goal.copy_only:
             return True
         return self._target is not None and self._through.covers(self._target)
-
-
-def _is_full(request: Request) -> bool:
-    return request.table is None and request.customer is None

@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Final
 
@@ -46,6 +46,10 @@ FIRST_HOLDOFF: Final = 2.0
 LONGEST_HOLDOFF: Final = 60.0
 """Seconds between a copy that failed and the next try; doubled each time."""
 
+
+LOOKED_AT: Final = 10.0
+"""The stream goes on at least so many times as long as it has stood still for a look at the references of
+tables that were exact, before the next: rows of a large table may be read again all the time."""
 
 ORDER_TRIES: Final = 4
 """Rounds whose rows may refer to rows that are not there, although the stream goes on between them."""
@@ -100,6 +104,8 @@ class Snapshot:
         self._beat = beat
         self._holdoff = holdoff
         self._rounds_end: Position | None = None
+        self._dangling = False
+        self._rests_until = 0.0
         self._lock = threading.Lock()
         self.tables: dict[str, TableState] = applier.state.tables()
         self._settling = {t.table for t in self.tables.values() if t.copy is Copy.REDO}
@@ -167,6 +173,8 @@ class Snapshot:
 
     def settles(self, through: Position) -> list[TableState]:
         """The tables that the stream has made exact."""
+        if time.monotonic() < self._rests_until or (self._dangling and self._holdoff.holds):
+            return []
         return [
             t
             for t in self.tables.values()
@@ -175,16 +183,31 @@ class Snapshot:
             and through.covers(self._source.position(t.exact_at))
         ]
 
-    def settle(self, through: Position) -> None:
-        """Ends the redo of those tables. The checkpoint must already be at `through`: otherwise a crash
-        would replay changes onto newer rows without the redo rules."""
-        for state in self.settles(through):
+    def settle(self, through: Position) -> bool:
+        """Ends the redo of those tables; whether an OrderError was mended by that. The checkpoint must
+        already be at `through`: otherwise a crash would replay changes onto newer rows without the redo
+        rules. Raises OrderError where rows refer to rows that are not there, although nothing is to come."""
+        states = self.settles(through)
+        if not states:
+            return False
+        exact = {t.table for t in states}
+        coming = {t.table for t in self.tables.values() if t.copy is not Copy.DONE} - exact
+        begun = time.monotonic()
+        dangled, self._dangling = self._dangling, True
+        self._applier.demand_references(self._known(exact), self._known(coming))
+        self._dangling = False
+        self._rests_until = time.monotonic() + LOOKED_AT * (time.monotonic() - begun)
+        for state in states:
             state.copy = Copy.DONE
             with self._applier.state.transaction():
                 self._applier.state.put_table(state)
             if state.table in self._settling:
                 self._settling.discard(state.table)
                 event(log, "table-copied", table=state.table, rows=state.rows)
+        return dangled
+
+    def _known(self, tables: Iterable[str]) -> list[Relation]:
+        return [self._relations[t] for t in tables if t in self._relations]
 
     def round(self, copying: CopyRound, *, stop: Callable[[], bool]) -> None:
         """Copies chunks for a while and closes the round. The caller applies nothing meanwhile."""

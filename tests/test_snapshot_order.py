@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.databases import Database
-from tests.syncs import MakeSync
-from tests.targets import PostgresTarget, Target, tables_of
+from tests.mysql_databases import MysqlDatabase
+from tests.syncs import MakeSync, told
+from tests.targets import MysqlTarget, PostgresTarget, Target, tables_of
 
 SCHEMA = """
 CREATE TABLE zones (id int PRIMARY KEY, body text);
@@ -80,3 +81,32 @@ def test_a_copy_may_be_newer_than_its_parents(
         sync.wait_copied()
         sync.catch_up()
     sync.assert_equal("parents", "children")
+
+
+def test_a_copy_is_exact_when_its_references_hold(
+    source_db: Database, mariadb_target: MysqlDatabase, make_sync: MakeSync
+) -> None:
+    """A foreign key that only the target has: rows that are copied go unchecked as long as their parents may
+    still come. One whose parent never came fails a command that waits; a daemon tells it, streams on, and
+    the copy is exact when the parent is there."""
+    source_db.execute(
+        "CREATE TABLE markers (id int PRIMARY KEY); CREATE TABLE parents (id int PRIMARY KEY);"
+        "CREATE TABLE children (id int PRIMARY KEY, parent int); INSERT INTO parents VALUES (1);"
+        "INSERT INTO children VALUES (1, 1), (2, 99)"
+    )
+    target = MysqlTarget(mariadb_target)
+    target.make_tables(REFERRING)
+    sync = make_sync(source_db, target, ["parents", "children", "markers"])
+    sync.start("--until-current")
+    assert sync.running.wait() == 1
+    violated = (
+        "table children: foreign key children_ibfk_1 is violated: rows refer to rows of parents"
+    )
+    assert violated in sync.log_tail()
+    sync.start()
+    sync.catch_up()
+    sync.waits_for(lambda: violated in (told(sync).error or ""), "the daemon tells it")
+    source_db.execute("INSERT INTO parents VALUES (99)")
+    sync.wait_copied()
+    sync.waits_for(lambda: told(sync).error is None, "it is over")
+    sync.assert_equal()

@@ -152,6 +152,10 @@ class MysqlApplier:
             self._stream.staging.drop([stage])
         return deleted
 
+    def demand_references(self, exact: Sequence[Relation], coming: Sequence[Relation]) -> None:
+        with translated():
+            self._stream.demand_references(exact, coming)
+
     def flushed(self) -> str | None:
         with translated():
             return self._durability.flushed()

@@ -9,19 +9,20 @@ that a deleted or changed row had and no other row has now.
 
 Between tables of which one is under redo nothing is looked at: rows that are newer than the stream may
 refer to what is still to come, or miss what is already gone, and hold again when the copy is exact. A
-stream that stopped at them would never get there.
+stream that stopped at them would never get there. Whether they hold then is looked at once, for all
+rows (`demand_held`): the source may have no such foreign key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from appliers.errors import OrderError
 from appliers.mysql import staged
 from appliers.mysql.catalog import ForeignKey
 from appliers.mysql.failures import ORDER
-from appliers.mysql.names import quoted
+from appliers.mysql.names import folded, quoted
 from appliers.mysql.session import Session
 from appliers.mysql.staging import Staging
 from appliers.mysql.table import T, Table
@@ -122,6 +123,29 @@ class References:
         name = self._staging.more()
         self._kept.append(name)
         return name
+
+
+def demand_held(
+    session: Session, keys: Sequence[ForeignKey], exact: Collection[str], coming: Collection[str]
+) -> None:
+    """Raises OrderError for the first foreign key from or to a table of `exact` that rows violate, but
+    for those from or to a table of `coming` (folded names)."""
+    for key in keys:
+        ends = {folded(key.child), folded(key.parent)}
+        if ends.isdisjoint(exact) or not ends.isdisjoint(coming):
+            continue
+        own = [f"c.{quoted(c)}" for c in key.columns]
+        given = " AND ".join(f"{c} IS NOT NULL" for c in own)
+        if session.rows(
+            f"SELECT 1 FROM {quoted(key.child)} AS c LEFT JOIN {quoted(key.parent)} AS p"
+            f" ON {_equal('p', key.parent_columns, own)}"
+            f" WHERE {given} AND {staged.is_absent(f'p.{quoted(key.parent_columns[0])}')} LIMIT 1"
+        ):
+            raise OrderError(
+                f"table {key.child}: foreign key {key.name} is violated: rows refer to rows of"
+                f" {key.parent} that are not there",
+                ORDER.hint,
+            )
 
 
 def _equal(alias: str, columns: Sequence[str], values: Sequence[str]) -> str:

@@ -19,13 +19,14 @@ from appliers.mysql.failures import (
     code_of,
     translate,
 )
-from appliers.mysql.names import folded
-from appliers.mysql.references import References
+from appliers.mysql.names import folded, target_name
+from appliers.mysql.references import References, demand_held
 from appliers.mysql.rows import Rows
 from appliers.mysql.session import Session, WarnedError, with_values
 from appliers.mysql.staging import Staging
 from appliers.mysql.tables import Tables
 from appliers.mysql.work import Work
+from appliers.relation import Relation
 from appliers.state import State
 
 FEW: Final = 64
@@ -84,6 +85,16 @@ class Stream:
         self._open = False
         self._redo.clear()
         self._changes = self._healed = 0
+
+    def demand_references(self, exact: Sequence[Relation], coming: Sequence[Relation]) -> None:
+        """See `appliers.applier.Applier`: what went unchecked under redo is looked at here."""
+        self._tables.look_at_keys()
+        demand_held(
+            self._session,
+            self._tables.foreign_keys(),
+            {folded(target_name(r)) for r in exact},
+            {folded(target_name(r)) for r in coming},
+        )
 
     def references_now(self) -> References:
         """The same, with the foreign keys that are there now."""

@@ -84,14 +84,14 @@ class Tables:
         if self._ranks is None:
             names = {folded(t.name) for t in self._tables.values()}
             parents: dict[str, set[str]] = {name: set() for name in names}
-            for key in self._foreign_keys():
+            for key in self.foreign_keys():
                 parents.setdefault(folded(key.child), set()).add(folded(key.parent))
             self._ranks = _ranks(parents)
         return self._ranks[folded(table.name)]
 
     def keys_of(self, table: Table) -> tuple[Sequence[ForeignKey], Sequence[ForeignKey]]:
         """The foreign keys of a table, and those that refer to it."""
-        name, keys = folded(table.name), self._foreign_keys()
+        name, keys = folded(table.name), self.foreign_keys()
         return (
             [k for k in keys if folded(k.child) == name],
             [k for k in keys if folded(k.parent) == name],
@@ -122,7 +122,8 @@ class Tables:
             return True
         return not self._session.rows(f"SELECT 1 FROM {target.sql_name} LIMIT 1")
 
-    def _foreign_keys(self) -> list[ForeignKey]:
+    def foreign_keys(self) -> list[ForeignKey]:
+        """All between tables of the target's database."""
         if self._keys is None:
             self._keys = read_foreign_keys(self._session)
         return self._keys

@@ -181,6 +181,9 @@ class PostgresApplier:
             self._commit()
         return deleted
 
+    def demand_references(self, exact: Sequence[Relation], coming: Sequence[Relation]) -> None:
+        """The server has checked each row when it was written."""
+
     def flushed(self) -> str | None:
         with translated():
             return self._durability.flushed(self.state.position)

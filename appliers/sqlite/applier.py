@@ -182,6 +182,9 @@ class SqliteApplier:
             db.execute("DROP TABLE temp.cdc_keys")
         return deleted
 
+    def demand_references(self, exact: Sequence[Relation], coming: Sequence[Relation]) -> None:
+        """Foreign keys are off on our connections: they are left to whoever switches them on."""
+
     def flushed(self) -> str | None:
         """The last committed position: with synchronous = FULL a commit returns after its fsync."""
         return self._flushed
