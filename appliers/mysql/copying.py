@@ -69,14 +69,16 @@ class Copying:
             write = self._write_straight if self._straight else self._write_over
             rows = write(blocks, kept)
         except pymysql.err.MySQLError as e:
-            tied = code_of(e) in NO_PARENT | HAS_CHILDREN
-            if not (tied and self._work.may_stage) and not (
-                self._straight and code_of(e) in DUPLICATE | NO_PARENT
-            ):
+            code = code_of(e)
+            self._unchecked = (
+                code in NO_PARENT | HAS_CHILDREN
+                and self._work.may_stage
+                and self._work.tables.may_go_unchecked([self._table])
+            )
+            if not self._unchecked and not (self._straight and code in DUPLICATE | NO_PARENT):
                 raise
             session.execute("ROLLBACK TO SAVEPOINT cdc_copy")
             self._straight = False
-            self._unchecked = tied and self._work.may_stage
             return self.write(chain(kept, blocks))
         session.execute("RELEASE SAVEPOINT cdc_copy")
         return rows
@@ -143,7 +145,7 @@ def stage_keys(session: Session, staging: Staging, table: Table, blocks: Blocks)
 
 
 def sweep(
-    session: Session,
+    work: Work,
     table: Table,
     found: str,
     references: Callable[[], References],
@@ -153,12 +155,12 @@ def sweep(
 
     InnoDB checks foreign keys at each row, and tables are swept one after the other: rows that others
     refer to go unchecked if those are `under_redo` (folded names), because they are swept or read too."""
-    delete = f"DELETE {T}{found}"
+    delete, session = f"DELETE {T}{found}", work.session
     session.execute("SAVEPOINT cdc_sweep")
     try:
         return session.run(delete)
     except pymysql.err.MySQLError as e:
-        if code_of(e) not in HAS_CHILDREN:
+        if code_of(e) not in HAS_CHILDREN or not work.tables.may_go_unchecked([table]):
             raise
     session.execute("ROLLBACK TO SAVEPOINT cdc_sweep")
     due = references()

@@ -180,11 +180,7 @@ class Stream:
         return self._replacing
 
     def _may_replace(self, batch: Batch) -> bool:
-        """Whether we see every foreign key that the server does not look at then: those that are there
-        now, and none to or from another database."""
-        self._tables.look_at_keys()
-        tables = {self._tables.of(d.relation) for d in batch.deltas}
-        return not any(self._tables.is_tied_outside(t) for t in tables)
+        return self._tables.may_go_unchecked({self._tables.of(d.relation) for d in batch.deltas})
 
     def _in_order(self, work: Work, batch: Batch) -> None:
         """Everything but COMMIT in one message, if no update misses its row."""
@@ -227,9 +223,10 @@ class Stream:
             return False
         tables = {self._tables.of(d.relation) for d in batch.deltas}
         keys = {k for t in tables for some in self._tables.keys_of(t) for k in some}
-        return bool(keys) and all(
+        coming = all(
             not k.acting and not redo.isdisjoint((folded(k.child), folded(k.parent))) for k in keys
         )
+        return bool(keys) and coming and not any(map(self._tables.is_tied_outside, tables))
 
     def _in_sets(self, bulk: Bulk, batch: Batch) -> None:
         rows: Sequence[tuple[Any, ...]] = ()

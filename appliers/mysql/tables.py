@@ -101,6 +101,12 @@ class Tables:
         """Foreign keys are read again: somebody may have added one."""
         self._keys = self._outside = self._ranks = None
 
+    def may_go_unchecked(self, tables: Iterable[Table]) -> bool:
+        """Whether we see every foreign key that the server does not look at then: those that are there
+        now, and none to or from another database."""
+        self.look_at_keys()
+        return not any(map(self.is_tied_outside, tables))
+
     def is_tied_outside(self, table: Table) -> bool:
         """Whether a foreign key stands between a table and one of another database."""
         if self._outside is None:
