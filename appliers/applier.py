@@ -102,7 +102,8 @@ class Applier(Protocol):
 
         Rows that are there already are overwritten; a row of another key that stands in the way of
         a unique value is deleted. Sets the table's `exact_at` to `exact_at`, adds to its `rows`.
-        If the chunk was struck off before (seen twice), nothing is written and 0 returned.
+        If the chunk was struck off before (seen twice), nothing is written and 0 returned. An OrderError
+        says whether a table of the sync may still bring what its rows refer to.
         """
 
     def sweep(

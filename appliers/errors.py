@@ -25,7 +25,14 @@ class PermanentError(SyncError):
 
 class OrderError(PermanentError):
     """Rows refer to rows that are not there, or not yet: while a table is copied, those may come with
-    another chunk."""
+    another chunk. `constraint` is the foreign key's name."""
+
+    may_come = True
+    """False where the rows that are missed are of a table that is no part of the sync."""
+
+    def __init__(self, message: str, hint: str = "", constraint: str = "") -> None:
+        super().__init__(message, hint)
+        self.constraint = constraint
 
 
 class LockedError(PermanentError):

@@ -150,6 +150,7 @@ class Snapshot:
         end = self._rounds_end
         return (
             isinstance(error, OrderError)
+            and error.may_come
             and end is not None
             and self._holdoff.failures < ORDER_TRIES
             and any(

@@ -9,12 +9,14 @@ from typing import Any
 from appliers import faults
 from appliers.batch import Applied, Batch, Chunk, Rereader
 from appliers.checkpoint import Copy
+from appliers.errors import OrderError, SyncError
 from appliers.finding import Finding
 from appliers.mysql import preflight
 from appliers.mysql.copying import Copying, demand_staging, stage_keys, sweep, unswept
 from appliers.mysql.durability import Durability
 from appliers.mysql.failures import translated
 from appliers.mysql.lock import take_lock
+from appliers.mysql.names import folded
 from appliers.mysql.own import OwnTables
 from appliers.mysql.session import Session
 from appliers.mysql.stream import Stream
@@ -119,6 +121,17 @@ class MysqlApplier:
         return Applied(batch.rows, work.healed, work.rereads)
 
     def copy(self, chunk: Chunk, exact_at: str) -> int:
+        try:
+            return self._copy(chunk, exact_at)
+        except OrderError as e:
+            with suppress(SyncError), translated():
+                brought = self._tables.names_of(self.state.tables(), chunk.relation.home)
+                own = self._tables.keys_of(self._tables.of(chunk.relation))[0]
+                parents = {folded(k.parent) for k in own if k.name == e.constraint}
+                e.may_come = parents <= brought
+            raise
+
+    def _copy(self, chunk: Chunk, exact_at: str) -> int:
         table = self._tables.of(chunk.relation)
         with self._rolled_back(), translated(table.subject):
             self._session.execute("BEGIN")

@@ -199,6 +199,9 @@ def translate(error: Error, subject: str = "", *, connecting: bool = False) -> S
         return kind(f"cannot connect to the target: {text} (error {code})", hint)
     if kind is TransientError and verdict(code) is LOST:
         return kind(f"{before}lost the connection to the target: {text}", hint)
+    if kind is OrderError:
+        constraint = _found(_CONSTRAINT, str(error.args[1]))
+        return OrderError(f"{before}{text} (error {code})", hint, constraint)
     return kind(f"{before}{text} (error {code})", hint)
 
 

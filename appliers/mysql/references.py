@@ -111,6 +111,7 @@ class References:
                 raise OrderError(
                     f"{due.subject}: foreign key {due.key.name} is violated at the end of the transaction",
                     ORDER.hint,
+                    due.key.name,
                 )
         self.forget()
 
@@ -145,6 +146,7 @@ def demand_held(
                 f"table {key.child}: foreign key {key.name} is violated: rows refer to rows of"
                 f" {key.parent} that are not there",
                 ORDER.hint,
+                key.name,
             )
 
 

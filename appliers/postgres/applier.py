@@ -13,7 +13,7 @@ import psycopg
 from appliers import faults
 from appliers.batch import Applied, Batch, Chunk, Rereader
 from appliers.delta import each
-from appliers.errors import FormatError, TransientError
+from appliers.errors import FormatError, OrderError, SyncError, TransientError
 from appliers.finding import Finding
 from appliers.postgres import own, preflight
 from appliers.postgres.backends import any_works
@@ -155,6 +155,14 @@ class PostgresApplier:
         return Applied(batch.rows, work.healed, work.rereads)
 
     def copy(self, chunk: Chunk, exact_at: str) -> int:
+        try:
+            return self._copy(chunk, exact_at)
+        except OrderError as e:
+            with suppress(SyncError), translated():
+                e.may_come = self._tables.brought(chunk.relation, e.constraint, self.state.tables())
+            raise
+
+    def _copy(self, chunk: Chunk, exact_at: str) -> int:
         with self._rolled_back(), translated(f"table {chunk.relation.table}"):
             self._session.execute("BEGIN")
             if not self.state.strike(chunk.relation.table, chunk.number):

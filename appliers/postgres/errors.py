@@ -162,7 +162,10 @@ def translate(error: psycopg.Error, subject: str = "", *, connecting: bool = Fal
     kind, hint = verdict(sqlstate)
     if sqlstate is None:
         return kind(f"{before}lost the connection to the target: {_line(str(error))}", hint)
-    return kind(f"{before}{_said(error, sqlstate)} (SQLSTATE {sqlstate})", hint)
+    text = f"{before}{_said(error, sqlstate)} (SQLSTATE {sqlstate})"
+    if kind is OrderError:
+        return OrderError(text, hint, error.diag.constraint_name or "")
+    return kind(text, hint)
 
 
 @contextmanager

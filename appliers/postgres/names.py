@@ -20,5 +20,10 @@ def listed(names: Iterable[str]) -> str:
 def place(relation: Relation) -> tuple[str, str]:
     """Schema and name of a relation's table here. PostgreSQL's schemas keep their names; of a source
     whose schemas are databases, the one in its URL is our `public`."""
-    at_home = relation.dialect != "postgres" and relation.schema == relation.home
-    return "public" if at_home else relation.schema, relation.name
+    return place_of(relation, relation.schema, relation.name)
+
+
+def place_of(relation: Relation, schema: str, name: str) -> tuple[str, str]:
+    """The same for another table of the relation's source."""
+    at_home = relation.dialect != "postgres" and schema == relation.home
+    return "public" if at_home else schema, name

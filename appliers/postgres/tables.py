@@ -10,7 +10,7 @@ import psycopg
 from appliers.errors import TableGoneError
 from appliers.postgres.catalog import find_table, read_table
 from appliers.postgres.connection import Session
-from appliers.postgres.names import listed, place, quoted
+from appliers.postgres.names import listed, place, place_of, quoted
 from appliers.postgres.staging import Staging
 from appliers.postgres.table import Table
 from appliers.postgres.types import created_target_types, created_types, equal_in_binary
@@ -67,6 +67,19 @@ class Tables:
         if self._ranks is None:
             self._ranks = _ranks({t.target.oid: t.target.parents for t in self._tables.values()})
         return self._ranks[table.target.oid]
+
+    def brought(self, relation: Relation, constraint: str, synced: Iterable[str]) -> bool:
+        """Whether the rows that a foreign key of the table refers to are those of the source's tables
+        `synced`. True for a key that is another table's."""
+        parents = self._session.rows(
+            "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_constraint AS k"
+            " JOIN pg_catalog.pg_class AS c ON c.oid = k.confrelid"
+            " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE k.contype = 'f' AND k.conrelid = $1 AND k.conname = $2",
+            (self.of(relation).target.oid, constraint),
+        )
+        names = (t.partition(".") for t in synced)
+        return {tuple(p) for p in parents} <= {place_of(relation, s, name) for s, _, name in names}
 
     def accepts_binary(self, relation: Relation) -> bool:
         """Whether every column's binary form means the same to the target's table, or to the one that
