@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,7 +13,7 @@ from appliers.mysql import staged
 from appliers.mysql.rows import overwrite, reread_rows
 from appliers.mysql.staging import FIRST, about, insert, joined
 from appliers.mysql.table import Table
-from appliers.mysql.work import Work
+from appliers.mysql.work import InOrderError, Work
 from appliers.net import Images, Net, Segment, inserts_of, reduced, segments
 from appliers.relation import Key, Relation
 
@@ -51,6 +51,7 @@ class Bulk:
             if segment.truncates:
                 self.work.truncate(segment.truncates)
             effects = [self._effect(r, group) for r, group in segment.groups.items()]
+            self._demand_sets(effects)
             effects.sort(key=lambda e: self.work.rank(e.table))
             if not self.deletes_last:
                 self._delete(effects)
@@ -91,17 +92,39 @@ class Bulk:
                 net.updates[key] = net.inserts.pop(key)
         return _Effect(table, net, [])
 
+    def _demand_sets(self, effects: Sequence[_Effect]) -> None:
+        """Sets know deletes and inserts, but no change of a key, which foreign keys may follow."""
+        work = self.work
+        if not self.replace and any(
+            e.net.moved
+            and e.table.relation.table not in work.redo
+            and work.tables.has_followers(e.table)
+            for e in effects
+        ):
+            raise InOrderError
+
     def _delete(self, effects: Sequence[_Effect]) -> None:
         for effect in reversed(effects):
             table, images = effect.table, effect.net.deletes
+            redo = table.relation.table in self.work.redo
+            moved = effect.net.moved & images.keys() if redo else set()
+            if moved and self.work.tables.has_followers(table):
+                self.work.subject = table.subject
+                stage = self._staged_keys(table, [images[k] for k in moved])
+                with self.work.leaving(table):
+                    self.work.delete(table, staged.found(table, stage))
+                images = {k: i for k, i in images.items() if k not in moved}
             if images:
                 self.work.subject = table.subject
-                rows = joined(table.row_of(table.key), iter(images.values()))
-                stage, _ = self.work.staging.fill(table, table.key, rows, "delete")
-                if effect.net.moved and table.relation.table not in self.work.redo:
+                stage = self._staged_keys(table, images.values())
+                if effect.net.moved and not redo:
                     lost = self._missing(table, stage, list(images))
                     self.work.healed += len(effect.net.moved.intersection(lost))
                 self.work.delete(table, staged.found(table, stage))
+
+    def _staged_keys(self, table: Table, images: Iterable[bytes]) -> str:
+        rows = joined(table.row_of(table.key), iter(images))
+        return self.work.staging.fill(table, table.key, rows, "delete")[0]
 
     def _write(self, effect: _Effect) -> None:
         table, net = effect.table, effect.net
@@ -199,8 +222,9 @@ class Bulk:
             rows = joined(table.row_of(present), iter(group.values()))
             stage, number = work.staging.fill(table, present, rows, "partial")
             if redo:
-                for found in staged.stale(table, stage, present, dear=work.dear):
-                    work.delete(table, found)
+                with work.leaving(table):
+                    for found in staged.stale(table, stage, present, dear=work.dear):
+                        work.delete(table, found)
             if self._updated(table, stage, present) < number:
                 missing |= {k: group[k] for k in self._missing(table, stage, list(group))}
         return missing

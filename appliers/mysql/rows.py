@@ -10,7 +10,7 @@ from typing import NamedTuple
 from appliers.delta import Delta, Op
 from appliers.lines import GAP
 from appliers.mysql import staged
-from appliers.mysql.session import Outcome
+from appliers.mysql.session import CHECKED, UNCHECKED, Outcome
 from appliers.mysql.staging import joined
 from appliers.mysql.table import Table
 from appliers.mysql.work import Work
@@ -82,15 +82,15 @@ class Rows:
         table = self._work.table_of(relation)
         if op is Op.DELETE:
             assert before is not None
-            self._delete(table, before, expected=False)
+            self._delete(table, before)
             return
         assert after is not None
         moved = (
             op is Op.UPDATE and before is not None and relation.key(before) != relation.key(after)
         )
-        if moved and before is not None:
-            self._delete(table, before, expected=True)
         fields = table.row_fields(after)
+        if moved and before is not None:
+            self._move(table, before, fields)
         if GAP in fields:
             self._write_partial(table, after, fields, moved=moved)
         else:
@@ -101,11 +101,23 @@ class Rows:
         self._work.truncate([d.relation for d in deltas])
         return outcomes
 
-    def _delete(self, table: Table, image: bytes, *, expected: bool) -> None:
+    def _move(self, table: Table, before: bytes, fields: Sequence[bytes]) -> None:
+        """Clears the old key. Where foreign keys of others follow the row, it is given the new one: what
+        follows writes it over itself. In a redo a row of the new key may be there already."""
+        old = table.fields(before)
+        if not self._work.tables.has_followers(table):
+            step = self._send(table, table.delete_row(old))
+        elif table.relation.table not in self._work.redo:
+            step = self._send(table, table.move_row(old, fields))
+        else:
+            step = self._send_leaving(table, table.delete_row(old))
+        key = table.relation.key(before)
+        self._notes.append(_Note(step, table.relation, key, None, whole=True))
+
+    def _delete(self, table: Table, image: bytes) -> None:
         relation = table.relation
-        step = self._send(table, table.delete_row(table.fields(image)))
-        key = relation.key(image)
-        self._notes.append(_Note(step if expected else -1, relation, key, None, whole=True))
+        self._send(table, table.delete_row(table.fields(image)))
+        self._notes.append(_Note(-1, relation, relation.key(image), None, whole=True))
 
     def _write_whole(
         self, table: Table, image: bytes, fields: Sequence[bytes], *, fresh: bool
@@ -131,16 +143,25 @@ class Rows:
         else:
             if redo:
                 for sql in table.stale_row(present, fields):
-                    self._send(table, sql)
+                    self._send_leaving(table, sql)
             step = self._send(table, table.update_row(present, fields))
         self._notes.append(_Note(step, relation, relation.key(image), image, whole=False))
 
     def _upsert(self, table: Table, fields: Sequence[bytes], *, stale: bool) -> None:
         if stale:
             for sql in table.stale_row(table.written, fields):
-                self._send(table, sql)
+                self._send_leaving(table, sql)
         for sql in table.upsert_row(fields):
             self._send(table, sql)
+
+    def _send_leaving(self, table: Table, sql: bytes) -> int:
+        """A delete of a row that will come back: see `Work.leaving`."""
+        if not (self._work.session.checks and self._work.tables.has_followers(table)):
+            return self._send(table, sql)
+        self._send(table, UNCHECKED.encode())
+        step = self._send(table, sql)
+        self._send(table, CHECKED.encode())
+        return step
 
     def _send(self, table: Table, sql: bytes) -> int:
         return self._add(sql, table.subject)
@@ -158,6 +179,8 @@ class Rows:
         try:
             self._work.session.run_all(self._steps, outcomes)
         except BaseException:
+            if UNCHECKED.encode() in self._steps and self._work.session.is_open:
+                self._work.session.execute(CHECKED)
             self._work.subject = self._subjects[min(len(outcomes), len(self._steps) - 1)]
             raise
         notes, self._notes = self._notes, []
@@ -226,8 +249,9 @@ def overwrite(work: Work, table: Table, stage: str, number: int) -> int:
     """Writes `number` whole rows that are staged over what is there."""
     if not number:
         return 0
-    for found in staged.stale(table, stage, table.written, dear=work.dear):
-        work.delete(table, found)
+    with work.leaving(table):
+        for found in staged.stale(table, stage, table.written, dear=work.dear):
+            work.delete(table, found)
     if work.references is not None:
         work.references.gone(table, staged.found(table, stage))
         kept = work.staging.more()

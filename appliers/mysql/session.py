@@ -79,6 +79,9 @@ MESSAGE: Final = 1 << 18
 MariaDB 10.11, 10 columns, 20,000 rows a batch: INSERTs of 256 kB 116,000 to 144,000 rows/s, of 4 MB
 83,000 to 121,000."""
 
+UNCHECKED: Final = "SET SESSION foreign_key_checks = 0"
+CHECKED: Final = "SET SESSION foreign_key_checks = 1"
+
 _VERSION: Final = re.compile(r"(?:5\.5\.5-)?(\d+)\.(\d+)\.(\d+)")
 
 
@@ -103,6 +106,8 @@ class Session:
         """Bytes that a statement may have: max_allowed_packet, once it is known."""
         self.careful = False
         """Statements travel one by one, so that the warnings of each can be read."""
+        self.checks = True
+        """Whether the server looks at foreign keys, and lets them act."""
         with translated(connecting=True):
             self._db = Wire(
                 **mysql_url.arguments(url, password),
@@ -218,14 +223,19 @@ class Session:
 
     @contextmanager
     def unchecked(self) -> Iterator[None]:
-        """The server does not look at foreign keys meanwhile."""
-        self.execute("SET SESSION foreign_key_checks = 0")
+        """The server does not look at foreign keys meanwhile, and none of them acts."""
+        if not self.checks:
+            yield
+            return
+        self.execute(UNCHECKED)
+        self.checks = False
         try:
             yield
         finally:
+            self.checks = True
             # LOAD DATA whose rows could not be made has closed it: that error is the one to be told.
             if self.is_open:
-                self.execute("SET SESSION foreign_key_checks = 1")
+                self.execute(CHECKED)
 
     def load(self, sql: str, pieces: Iterable[bytes]) -> int:
         """Runs LOAD DATA LOCAL over `pieces`; the number of rows that were written, all of them.

@@ -25,7 +25,7 @@ from appliers.mysql.rows import Rows
 from appliers.mysql.session import Session, WarnedError, with_values
 from appliers.mysql.staging import Staging
 from appliers.mysql.tables import Tables
-from appliers.mysql.work import Work
+from appliers.mysql.work import InOrderError, Work
 from appliers.relation import Relation
 from appliers.state import State
 
@@ -142,13 +142,15 @@ class Stream:
             try:
                 self._try(attempt, work, batch)
                 return work
+            except InOrderError:
+                attempt = self._in_order if first is None else self._replacing
             except pymysql.err.MySQLError as e:
                 failed = FailedError(e, work.subject)
-            if failed.code not in ORDERLY | TOO_LARGE | ALTERING:
-                raise failed
+                if failed.code not in ORDERLY | TOO_LARGE | ALTERING:
+                    raise failed from None
+                first = first or failed
+                attempt = self._after(attempt, failed.code)
             self._undo(position)
-            first = first or failed
-            attempt = self._after(attempt, failed.code)
             if attempt == self._replacing and not self._may_replace(batch):
                 break
         assert first is not None

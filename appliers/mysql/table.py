@@ -207,6 +207,17 @@ class Table:
         sets += [f"{quoted(n)} = {T}.{quoted(n)}".encode() for n in self.kept(given)]
         return b"UPDATE " + target + b" SET " + b", ".join(sets) + where
 
+    def move_row(self, old: Sequence[bytes], fields: Sequence[bytes]) -> bytes:
+        """Gives the row of the key in `old` another key, and all that `fields` has."""
+        given = [i for i in self.written if fields[i] != GAP]
+        sets = [
+            b"%s = %s" % (quoted(self.own[i].name).encode(), self._written_as[i](fields[i]))
+            for i in given
+        ]
+        sets += [f"{quoted(n)} = {T}.{quoted(n)}".encode() for n in self.kept(given)]
+        target = self._sql_name + b" AS " + T.encode()
+        return b"UPDATE %s SET %s WHERE %s" % (target, b", ".join(sets), self.match(old))
+
     def delete_row(self, fields: Sequence[bytes]) -> bytes:
         t = T.encode()
         return (

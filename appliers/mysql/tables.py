@@ -44,6 +44,7 @@ class Tables:
         self._keys: list[ForeignKey] | None = None
         self._outside: set[str] | None = None
         self._ranks: dict[str, int] | None = None
+        self._acted_on: set[str] | None = None
 
     def of(self, relation: Relation) -> Table:
         return self._tables.get(relation) or self.prepare(relation, create=False)
@@ -97,9 +98,15 @@ class Tables:
             [k for k in keys if folded(k.parent) == name],
         )
 
+    def has_followers(self, table: Table) -> bool:
+        """Whether a foreign key deletes or changes rows of others with rows of the table."""
+        if self._acted_on is None:
+            self._acted_on = {folded(k.parent) for k in self.foreign_keys() if k.acting}
+        return folded(table.name) in self._acted_on
+
     def look_at_keys(self) -> None:
         """Foreign keys are read again: somebody may have added one."""
-        self._keys = self._outside = self._ranks = None
+        self._keys = self._outside = self._ranks = self._acted_on = None
 
     def may_go_unchecked(self, tables: Iterable[Table]) -> bool:
         """Whether we see every foreign key that the server does not look at then: those that are there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from appliers.batch import Rereader
@@ -15,6 +16,10 @@ from appliers.mysql.staging import Staging
 from appliers.mysql.table import T, Table
 from appliers.mysql.tables import Tables
 from appliers.relation import Relation
+
+
+class InOrderError(Exception):
+    """Rows have to be written one by one: their keys change, and foreign keys of others follow them."""
 
 
 @dataclass(slots=True)
@@ -82,6 +87,11 @@ class Work:
         for table in sorted(tables.values(), key=self.rank, reverse=True):
             self.subject = table.subject
             self.delete(table, f" FROM {table.target.sql_name} AS {T}")
+
+    def leaving(self, table: Table) -> AbstractContextManager[None]:
+        """While rows are deleted that will come back, or have another key: the target's foreign keys must
+        not take others with them."""
+        return self.session.unchecked() if self.tables.has_followers(table) else nullcontext()
 
     def delete(self, table: Table, found: str) -> int:
         """Deletes rows of a table: `found` is FROM and what follows."""

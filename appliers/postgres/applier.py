@@ -249,7 +249,8 @@ class PostgresApplier:
 
     def _write(self, batch: Batch, reread: Rereader) -> Work:
         """Tries one way after the other until the target's constraints are content."""
-        failed: tuple[psycopg.Error, str] | None = None
+        failed: SyncError | None = None
+        held: OrderError | None = None
         position, staged = self.state.position, self._staging.mark()
         for attempt in self._attempts(batch.rows):
             work = self._work(batch, reread)
@@ -258,29 +259,28 @@ class PostgresApplier:
                 return work
             except (psycopg.errors.IntegrityError, psycopg.errors.CardinalityViolation) as e:
                 if failed is None or attempt == self._in_order:
-                    failed = (e, work.subject)
+                    failed = translate(e, work.subject)
             except OrderNeededError:
                 pass
+            except OrderError as e:
+                held = e
             except psycopg.DataError as e:
                 # COPY names the column, a statement for one row does not.
                 if attempt != self._in_order or not self._may_stage or failed is not None:
                     raise translate(e, work.subject) from None
-                failed = (e, work.subject)
+                failed = translate(e, work.subject)
             except psycopg.Error as e:
                 raise translate(e, work.subject) from None
             self._undo()
             self.state.position = position
             self._staging.restore(staged.copy())
             self._tables.refresh({d.relation for d in batch.deltas})
-        assert failed is not None
-        raise translate(*failed)
+        raise held or failed or AssertionError("no attempt has failed, and none has ended")
 
     def _attempts(self, deltas: int) -> list[Attempt]:
         if not self._may_stage:
             return [self._in_order]
-        usual = (
-            [self._in_order, self._in_bulk] if deltas <= FEW else [self._in_bulk, self._in_order]
-        )
+        usual = [self._in_order, self._in_bulk][:: 1 if deltas <= FEW else -1]
         return [*usual, self._deletes_last, self._replacing]
 
     def _work(self, batch: Batch, reread: Rereader | None) -> Work:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -12,7 +12,7 @@ from appliers.net import Images, Net, inserts_of, reduced, segments
 from appliers.postgres.rows import Rows, reread_rows
 from appliers.postgres.staging import FIRST, about, framed, joined
 from appliers.postgres.table import Table
-from appliers.postgres.work import Work
+from appliers.postgres.work import OrderNeededError, Work
 from appliers.relation import Key, Relation
 
 
@@ -96,15 +96,31 @@ class Bulk:
     def _delete(self, effects: Sequence[_Effect]) -> None:
         for effect in reversed(effects):
             table, images = effect.table, effect.net.deletes
+            moved = effect.net.moved & images.keys() if table.has_followers else set()
+            if moved:
+                self._delete_moved(table, [images[k] for k in moved])
+                images = {k: i for k, i in images.items() if k not in moved}
             if images:
                 self.work.subject = table.subject
-                key = table.relation.key_columns
-                rows = joined(table.rows_of(key), iter(images.values()))
-                stage, _ = self.work.staging.fill(table, key, rows, "delete")
+                stage = self._staged_keys(table, images.values())
                 if effect.net.moved and table.relation.table not in self.work.redo:
                     lost = self._missing(table, stage, images)
                     self.work.healed += len(lost.keys() & effect.net.moved)
                 self.work.session.execute(table.delete_staged(stage))
+
+    def _delete_moved(self, table: Table, images: Sequence[bytes]) -> None:
+        """Sets know deletes and inserts, but no change of a key, which foreign keys of others may follow."""
+        if not (self.deletes_last or self.replace):
+            raise OrderNeededError
+        stage, session = self._staged_keys(table, images), self.work.session
+        session.execute(table.delete_unfollowed(stage))
+        if session.execute(table.staged_there(stage))[1]:
+            raise table.held()
+
+    def _staged_keys(self, table: Table, images: Iterable[bytes]) -> str:
+        key = table.relation.key_columns
+        rows = joined(table.rows_of(key), iter(images))
+        return self.work.staging.fill(table, key, rows, "delete")[0]
 
     def _write(self, effect: _Effect) -> None:
         table, net = effect.table, effect.net
@@ -139,7 +155,8 @@ class Bulk:
         rows = _whole_rows(table, net.updates | net.inserts, partial)
         stage, staged = work.staging.fill(table, table.written, rows)
         if staged:
-            for sql in table.stale_staged(stage, table.written) + table.upsert_staged(stage):
+            work.clear(table, stage, table.written)
+            for sql in table.upsert_staged(stage):
                 work.session.execute(sql)
         if partial:
             net.rereads |= self._update_partial(table, partial)
@@ -152,8 +169,7 @@ class Bulk:
             rows = joined(table.rows_of(present), iter(group.values()))
             stage, staged = work.staging.fill(table, present, rows)
             if relation.table in work.redo:
-                for sql in table.stale_staged(stage, present):
-                    work.session.execute(sql)
+                work.clear(table, stage, present)
             if self._updated(table, stage, present) < staged:
                 missing |= self._missing(table, stage, group)
         return missing

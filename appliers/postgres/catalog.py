@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from appliers.postgres.connection import Session
 from appliers.postgres.names import quoted
@@ -41,6 +42,17 @@ class UniqueIndex:
     nulls_equal: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """A foreign key that changes or deletes rows of another table with those it refers to."""
+
+    name: str
+    deletes: bool
+    """Whether a delete does that."""
+    following: str
+    """FROM and WHERE for the rows that refer to a row of `"cdc t"`."""
+
+
 @dataclass(slots=True)
 class TargetTable:
     """A table on the target, as it is now."""
@@ -54,6 +66,7 @@ class TargetTable:
     """Tables that it refers to by foreign keys."""
     referenced: bool = False
     """Whether other tables, or it itself, refer to it."""
+    followers: list[Follower] = field(default_factory=list)
     deferrable: bool = False
     """Whether it has, or is referred to by, constraints that may be deferred."""
 
@@ -95,7 +108,28 @@ def read_table(session: Session, schema: str, name: str) -> TargetTable | None:
             table.referenced = True
         elif child == oid and parent:
             table.parents.add(parent)
+    if table.referenced:
+        table.followers = [Follower(*row) for row in session.rows(_FOLLOWERS, (oid,))]
     return table
+
+
+_FOLLOWERS: Final = """
+    SELECT k.conname::text, k.confdeltype NOT IN ('a', 'r'),
+           'FROM ' || pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
+           || ' AS "cdc c" WHERE ' || pg_catalog.string_agg('"cdc t".' || pg_catalog.quote_ident(p.attname)
+           || ' OPERATOR(' || pg_catalog.quote_ident(s.nspname) || '.' || o.oprname || ') "cdc c".'
+           || pg_catalog.quote_ident(a.attname), ' AND ')
+    FROM pg_catalog.pg_constraint AS k
+    JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    CROSS JOIN LATERAL pg_catalog.generate_subscripts(k.conkey, 1) AS i
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[i]
+    JOIN pg_catalog.pg_attribute AS p ON p.attrelid = k.confrelid AND p.attnum = k.confkey[i]
+    JOIN pg_catalog.pg_operator AS o ON o.oid = k.conpfeqop[i]
+    JOIN pg_catalog.pg_namespace AS s ON s.oid = o.oprnamespace
+    WHERE k.contype = 'f' AND k.confrelid = $1
+      AND (k.confdeltype NOT IN ('a', 'r') OR k.confupdtype NOT IN ('a', 'r'))
+    GROUP BY k.oid, k.conname, k.confdeltype, n.nspname, c.relname ORDER BY k.conname"""
 
 
 def _columns(session: Session, oid: int) -> dict[str, TargetColumn]:

@@ -68,7 +68,8 @@ class Copying:
             Rows(work).upsert(table, images, stale=True)
             return len(images)
         stage, staged = work.staging.fill(table, table.written, self._data(blocks, []), "copy")
-        for sql in table.stale_staged(stage, table.written) + table.upsert_staged(stage):
+        work.clear(table, stage, table.written)
+        for sql in table.upsert_staged(stage):
             work.session.execute(sql)
         return staged
 

@@ -39,6 +39,8 @@ class Rows:
         self._subjects: list[str] = []
         self._notes: list[_Note] = []
         self._rereads_due = False
+        self._left: list[tuple[int, Table]] = []
+        """Queries that must find no row."""
 
     def write(
         self, deltas: Iterable[Delta], before: Iterable[Step] = (), after: Iterable[Step] = ()
@@ -106,15 +108,15 @@ class Rows:
         table = self._work.table_of(relation)
         if op is Op.DELETE:
             assert before is not None
-            self._delete(table, before, expected=False)
+            self._delete(table, before)
             return
         assert after is not None
         moved = (
             op is Op.UPDATE and before is not None and relation.key(before) != relation.key(after)
         )
-        if moved and before is not None:
-            self._delete(table, before, expected=True)
         values = table.values(after)
+        if moved and before is not None:
+            self._move(table, before, values)
         if UNCHANGED in values:
             self._write_partial(table, after, values, moved=moved)
         else:
@@ -124,11 +126,31 @@ class Rows:
         self._run()
         self._work.truncate([d.relation for d in deltas])
 
-    def _delete(self, table: Table, image: bytes, *, expected: bool) -> None:
+    def _move(self, table: Table, before: bytes, values: Sequence[Value]) -> None:
+        """Clears the old key. Where foreign keys of others follow the row, it is given the new one: what
+        comes behind writes it over itself. In a redo a row of the new key may be there already."""
+        relation, old = table.relation, table.key_values(before)
+        redo = relation.table in self._work.redo
+        if not table.has_followers:
+            step = self._send(table, table.delete_row, old)
+        else:
+            present = tuple(i for i, v in enumerate(values) if v is not UNCHANGED)
+            given = [None if v is UNCHANGED else v for v in values]
+            both = [*given, *(old[i] for i in relation.key_columns)]
+            if redo:
+                for sql in table.stale_row(present):
+                    self._send(table, sql, given)
+            step = self._send(table, table.move_row(present, free=redo), both)
+            if redo:
+                delete, look = table.leave_row
+                self._send(table, delete, both)
+                self._left.append((self._send(table, look, both), table))
+        self._notes.append(_Note(step, relation, relation.key(before), None, whole=True))
+
+    def _delete(self, table: Table, image: bytes) -> None:
         relation = table.relation
-        step = self._send(table, table.delete_row, table.key_values(image))
-        key = relation.key(image)
-        self._notes.append(_Note(step if expected else -1, relation, key, None, whole=True))
+        self._send(table, table.delete_row, table.key_values(image))
+        self._notes.append(_Note(-1, relation, relation.key(image), None, whole=True))
 
     def _write_whole(
         self, table: Table, image: bytes, values: Sequence[Value], *, fresh: bool
@@ -167,8 +189,12 @@ class Rows:
 
     def _send(self, table: Table, sql: str, values: Sequence[Value]) -> int:
         self._work.subject = table.subject
-        name = self._work.session.prepare(sql, table.types)
-        return self._add(Step(name, values, table.formats), table.subject)  # type: ignore[arg-type]
+        types, formats = table.types, table.formats
+        if len(values) > len(types):
+            types += table.key_types
+            formats = formats and [1] * len(types)
+        name = self._work.session.prepare(sql, types)
+        return self._add(Step(name, values, formats), table.subject)  # type: ignore[arg-type]
 
     def _add(self, step: Step, subject: str) -> int:
         self._steps.append(step)
@@ -184,6 +210,10 @@ class Rows:
         results = session.receive()
         self._work.subject = self._subjects[len(results) - 1]
         demand(results[-1])
+        for step, table in self._left:
+            if found(results[step]):
+                raise table.held()
+        self._left = []
         notes, self._notes = self._notes, []
         self._steps, self._subjects = [], []
         if self._rereads_due or any(n.step >= 0 and not found(results[n.step]) for n in notes):

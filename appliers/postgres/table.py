@@ -8,13 +8,13 @@ from itertools import takewhile
 
 from appliers import images, lines
 from appliers.delta import Value
-from appliers.errors import PermanentError
-from appliers.postgres import from_mysql
-from appliers.postgres.catalog import TargetColumn, TargetTable, UniqueIndex
+from appliers.errors import OrderError
+from appliers.postgres.catalog import TargetTable, UniqueIndex
+from appliers.postgres.demands import demand_columns, demand_key
 from appliers.postgres.fitting import Fit
 from appliers.postgres.names import listed, quoted
 from appliers.postgres.types import BYTEWISE, SORTED_CHEAPLY
-from appliers.relation import Column, Relation
+from appliers.relation import Relation
 from appliers.unrepresentable import DEFAULT, Nulled, Unrepresentable
 
 Rows = Callable[[list[bytes]], bytes]
@@ -37,18 +37,19 @@ class Table:
         self.relation = relation
         self.target = target
         self.binary = relation.format.binary
-        _demand_columns(relation, target, policy)
+        demand_columns(relation, target, policy)
         own = [target.columns[c.name] for c in relation.columns]
         self.types = tuple(c.type_oid for c in own)
         """Of the parameters $1…$n of `insert_row` and its like: the relation's columns, in order."""
         self.written = tuple(i for i, c in enumerate(own) if not c.generated)
         """The columns that are written; those that the target computes are not."""
         key = relation.key_columns
+        self.key_types = tuple(own[i].type_oid for i in key)
         self._settable = [i for i in self.written if i not in key and not own[i].identity_always]
         self._key_set = [
             i for i in key if not own[i].identity_always and own[i].type.name not in BYTEWISE
         ]
-        index = _demand_key(relation, target)
+        index = demand_key(relation, target)
         self._operators = [index.operator_of[n] for n in relation.key_names]
         self._order = list(
             takewhile(lambda n: target.columns[n].type.name in SORTED_CHEAPLY, index.operator_of)
@@ -73,6 +74,20 @@ class Table:
         return [self.relation.columns[i].name for i in columns]
 
     # -- images -----------------------------------------------------------------------------------
+
+    @property
+    def has_followers(self) -> bool:
+        """Whether foreign keys of others delete or change their rows with rows of the table."""
+        return bool(self.target.followers)
+
+    def held(self) -> OrderError:
+        """That a row would have to go for a while, and others with it."""
+        names = ", ".join(f.name for f in self.target.followers if f.deletes)
+        return OrderError(
+            f"{self.subject}: a row has to make way for another for a while, with which foreign key {names}"
+            " would delete or change rows that nothing brings back",
+            "make the foreign key ON DELETE NO ACTION DEFERRABLE on the target",
+        )
 
     def values(self, image: bytes) -> Sequence[Value]:
         """What is sent for an image's values. Raises PermanentError as `rows_of` does."""
@@ -137,6 +152,13 @@ class Table:
     def delete_staged(self, stage: str) -> str:
         return f"DELETE FROM {self.target.only} AS {T} USING {self._sorted(stage)} AS {S} WHERE {self._match_staged}"
 
+    def delete_unfollowed(self, stage: str) -> str:
+        """The same, but for rows with which the target would delete or change others."""
+        return self.delete_staged(stage) + self._unfollowed
+
+    def staged_there(self, stage: str) -> str:
+        return f"SELECT FROM {stage} AS {S}, {self.target.only} AS {T} WHERE {self._match_staged} LIMIT 1"
+
     def update_staged(self, stage: str, columns: Sequence[int]) -> str | None:
         """None where nothing but the key was staged: there is nothing to set."""
         names = self.names(i for i in self._settable if i in columns)
@@ -179,10 +201,18 @@ class Table:
         )
         return f"SELECT {row} FROM {stage} AS {S}, {self.target.only} AS {T} WHERE {self._match_staged}"
 
-    def stale_staged(self, stage: str, columns: Sequence[int]) -> list[str]:
-        """Deletes of rows of other keys that hold a unique value of a staged row."""
-        names = frozenset(self.names(columns)) | frozenset(self.relation.key_names)
-        return [self._stale(u, stage) for u in self.uniques if u.needs <= names]
+    def stale_staged(self, stage: str, columns: Iterable[int]) -> list[str]:
+        """Deletes of rows of other keys that hold a unique value of a staged row; but for those with which
+        the target would delete or change others, which do not come back as they do."""
+        return [
+            f"DELETE FROM {self.target.only} AS {T} USING {found}{self._unfollowed}"
+            for found in self._stale(stage, columns)
+        ]
+
+    def stale_there(self, stage: str, columns: Iterable[int]) -> list[str]:
+        """Queries for those that are left."""
+        found = self._stale(stage, columns) if self._unfollowed else []
+        return [f"SELECT FROM {self.target.only} AS {T}, {f} LIMIT 1" for f in found]
 
     def sweep(self, stage: str, only: Sequence[str]) -> str:
         """Deletes what is not staged; `only` are columns whose values, as text, are the parameters."""
@@ -224,6 +254,28 @@ class Table:
             sql = self._update_rows[columns] = f"{head} WHERE {self._match_row}"
         return sql
 
+    def move_row(self, columns: Sequence[int], *, free: bool) -> str:
+        """Gives the row another key, and what `columns` have; with `free` only if no row has that one. The
+        parameters are those of the new row, and behind them the old key."""
+        given = [*(i for i in self._settable if i in columns), *self.relation.key_columns]
+        names = zip(given, self.names(given), strict=True)
+        sets = ", ".join(f"{quoted(n)} = ${i + 1}" for i, n in names)
+        sql = f"UPDATE {self.target.only} AS {T} SET {sets} WHERE {self._match_old}"
+        if free:
+            sql += (
+                f" AND NOT EXISTS (SELECT FROM {self.target.only} AS {T} WHERE {self._match_row})"
+            )
+        return sql
+
+    @cached_property
+    def leave_row(self) -> list[str]:
+        """Deletes the old row of a move, unless the target would delete or change others with it; and
+        looks whether it is still there. Parameters as those of `move_row`."""
+        return [
+            f"DELETE FROM {self.target.only} AS {T} WHERE {self._match_old}{self._unfollowed}",
+            f"SELECT FROM {self.target.only} AS {T} WHERE {self._match_old}",
+        ]
+
     @cached_property
     def select_row(self) -> str:
         names = listed(c.name for c in self.relation.columns)
@@ -254,6 +306,16 @@ class Table:
     def _match_row(self) -> str:
         return self._match([f"${i + 1}" for i in self.relation.key_columns])
 
+    @cached_property
+    def _match_old(self) -> str:
+        first = len(self.types) + 1
+        return self._match([f"${i}" for i in range(first, first + len(self._operators))])
+
+    @cached_property
+    def _unfollowed(self) -> str:
+        deleting = (f for f in self.target.followers if f.deletes)
+        return "".join(f" AND NOT EXISTS (SELECT {f.following})" for f in deleting)
+
     def _match(self, values: Sequence[str]) -> str:
         return " AND ".join(
             f"{T}.{quoted(n)} OPERATOR({op}) {value}"
@@ -267,7 +329,11 @@ class Table:
         action = f"DO UPDATE SET {sets}" if sets else "DO NOTHING"
         return f"ON CONFLICT ({listed(self.relation.key_names)}) {action}"
 
-    def _stale(self, unique: UniqueIndex, source: str) -> str:
+    def _stale(self, source: str, columns: Iterable[int]) -> list[str]:
+        names = frozenset(self.names(columns)) | frozenset(self.relation.key_names)
+        return [self._stale_by(u, source) for u in self.uniques if u.needs <= names]
+
+    def _stale_by(self, unique: UniqueIndex, source: str) -> str:
         keys = [f"cdc k{i}" for i in range(len(self.relation.key_names))]
         values = [f"cdc u{i}" for i in range(len(unique.expressions))]
         inner = ", ".join(
@@ -284,8 +350,7 @@ class Table:
         )
         predicate = f" AND ({unique.predicate})" if unique.predicate else ""
         return (
-            f"DELETE FROM {self.target.only} AS {T}"
-            f' USING (SELECT {inner} FROM {source} AS "cdc r"{where}) AS {S}'
+            f'(SELECT {inner} FROM {source} AS "cdc r"{where}) AS {S}'
             f" WHERE {equal}{predicate} AND NOT ({self._match([f'{S}.{quoted(k)}' for k in keys])})"
         )
 
@@ -297,46 +362,3 @@ def _equal(left: str, operator: str, right: str, *, nulls: bool) -> str:
 
 def _fitted(rows: Rows, fit: Callable[[bytes], bytes] | None) -> Rows:
     return rows if fit is None else lambda some: fit(rows(some))
-
-
-def _demand_columns(relation: Relation, target: TargetTable, policy: Unrepresentable) -> None:
-    foreign = relation.dialect == "mysql"
-    for column in relation.columns:
-        there = target.columns.get(column.name)
-        if there is None:
-            made = from_mysql.created_type(column, policy) if foreign else column.type
-            raise PermanentError(
-                f"table {relation.table} on the target has no column {column.name} ({made})",
-                f"ALTER TABLE {target.sql_name} ADD COLUMN {quoted(column.name)} {made};",
-            )
-        if there.generated and column.name in relation.key_names:
-            raise PermanentError(
-                f"table {relation.table}: key column {column.name} is generated on the target",
-                f"ALTER TABLE {target.sql_name} ALTER COLUMN {quoted(column.name)} DROP EXPRESSION;",
-            )
-        if foreign and not there.generated:
-            _demand_type(relation, target, column, there)
-
-
-def _demand_type(
-    relation: Relation, target: TargetTable, column: Column, there: TargetColumn
-) -> None:
-    change = from_mysql.change_of(column, there.type.name, there.declared)
-    if change is not None:
-        needed = from_mysql.created_type(column, DEFAULT)
-        raise PermanentError(
-            f"table {relation.table}: column {column.name} is {column.type} on the source and"
-            f" {there.declared} on the target, which {change} without an error",
-            f"ALTER TABLE {target.sql_name} ALTER COLUMN {quoted(column.name)} TYPE {needed};",
-        )
-
-
-def _demand_key(relation: Relation, target: TargetTable) -> UniqueIndex:
-    key = frozenset(relation.key_names)
-    for index in target.uniques:
-        if index.operator_of.keys() == key and index.predicate is None:
-            return index
-    raise PermanentError(
-        f"table {relation.table} on the target has no unique index on its key ({', '.join(relation.key_names)})",
-        f"CREATE UNIQUE INDEX ON {target.sql_name} ({listed(relation.key_names)});",
-    )

@@ -47,6 +47,14 @@ class Work:
         self.rereads[relation.table] = found.position
         return self.table_of(found.relation), found.images
 
+    def clear(self, table: Table, stage: str, columns: Sequence[int]) -> None:
+        """Deletes rows of other keys that hold a unique value of a staged row. Raises OrderError where the
+        target would delete or change others with one of them."""
+        for sql in table.stale_staged(stage, columns):
+            self.session.execute(sql)
+        if any(self.session.execute(sql)[1] for sql in table.stale_there(stage, columns)):
+            raise table.held()
+
     def truncate(self, relations: Sequence[Relation]) -> None:
         """Empties tables together; row by row where TRUNCATE is refused (a foreign key of a table that
         is not among them, pending constraint checks, a right that is missing)."""
