@@ -9,6 +9,9 @@ from appliers.applier import Applier
 from appliers.delta import UNCHANGED
 from appliers.errors import OrderError
 from tests.applier_bed import MADE, TABLE, A, B, Bed, Item, by_id
+from tests.mysql_databases import MysqlDatabase
+from tests.syncs import MakeSync
+from tests.targets import MysqlTarget
 
 pytest_plugins = ["tests.applier_fixtures"]
 
@@ -113,3 +116,38 @@ def test_a_row_in_the_way_takes_no_children_away(bed: Bed, many: int) -> None:
     bed.apply(applier, [bed.update(own)], 2, redo=[TABLE])
     assert bed.items() == by_id(own, B, taken, *others)
     assert family(bed) == [(11, 1, 111)]
+
+
+def test_what_a_source_does_not_log_the_targets_foreign_key_does(
+    mariadb_source: MysqlDatabase, mariadb_target: MysqlDatabase, make_sync: MakeSync
+) -> None:
+    """What `cdc check` says of a MariaDB source, whose log does not have what its foreign keys do: the same
+    ones on the target are a way out."""
+    made = (
+        "CREATE TABLE markers (id bigint PRIMARY KEY); CREATE TABLE parents (id bigint PRIMARY KEY);"
+        "CREATE TABLE children (id bigint PRIMARY KEY, up bigint,"
+        f" CONSTRAINT up FOREIGN KEY (up) REFERENCES parents (id) {ACTS})"
+    )
+    mariadb_source.execute(made)
+    mariadb_target.execute(made)
+    mariadb_source.execute(
+        "INSERT INTO parents VALUES (1), (2), (3); INSERT INTO children VALUES (11, 1), (22, 2), (33, 3)"
+    )
+    sync = make_sync(
+        mariadb_source, MysqlTarget(mariadb_target), ["parents", "children", "markers"]
+    )
+    sync.start()
+    sync.wait_copied()
+    mariadb_source.execute(
+        "DELETE FROM parents WHERE id = 1; UPDATE parents SET id = 20 WHERE id = 2"
+    )
+    sync.catch_up()
+    sync.assert_equal()
+    assert mariadb_target.rows("SELECT id, up FROM children ORDER BY id") == [(22, 20), (33, 3)]
+    mariadb_source.execute(
+        "START TRANSACTION; DELETE FROM parents WHERE id = 3;"
+        "INSERT INTO parents SELECT seq + 100 FROM seq_1_to_100;"
+        "UPDATE parents SET id = 21 WHERE id = 20; COMMIT"
+    )
+    sync.catch_up()
+    sync.assert_equal()

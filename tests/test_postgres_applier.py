@@ -843,6 +843,7 @@ def test_check_names_what_is_missing(target_db: Database) -> None:
     assert "BYPASSRLS" in _told(found, "table public.hidden", "FAILED").remedy
     assert "SELECT, INSERT, UPDATE, DELETE" in _told(found, "table public.child", "FAILED").remedy
     assert "NO ACTION" in _told(found, "table public.parent", "warn").remedy
+    assert "beside the source's own changes" in _told(found, "table public.parent", "warn").message
     assert "CREATE ON SCHEMA" in _told(found, "table public.absent", "FAILED").remedy
     assert any("noisy" in f.message for f in found)
     assert target_db.value("SELECT to_regnamespace('cdc')") is None

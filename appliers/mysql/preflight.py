@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from appliers.errors import PermanentError
-from appliers.finding import Finding
+from appliers.finding import Finding, of_acting_key
 from appliers.mysql.catalog import read_foreign_keys, read_table
 from appliers.mysql.durability import Durability
 from appliers.mysql.names import folded, quoted, target_name
@@ -244,14 +244,9 @@ def _side_effects(session: Session, subject: str, table: Table) -> Iterator[Find
                 f"foreign key {key.name}: its rows are copied after those of {key.parent}",
             )
         if folded(key.parent) == here and key.acting:
-            yield Finding(
-                "warn",
-                subject,
-                f"foreign key {key.name} deletes or changes rows of {key.child} by itself, beside the"
-                " source's own changes",
-                "make it ON DELETE RESTRICT ON UPDATE RESTRICT on the target: the source's changes of"
-                f" {key.child} come by themselves",
-            )
+            instead = "ON DELETE RESTRICT ON UPDATE RESTRICT"
+            dialect = table.relation.dialect
+            yield of_acting_key(subject, key.name, key.child, dialect, instead)
 
 
 def _grant(session: Session, rights: Sequence[str], user: str, table: str = "*") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from appliers.errors import PermanentError
-from appliers.finding import Finding
+from appliers.finding import Finding, of_acting_key
 from appliers.postgres.catalog import TargetTable, read_table
 from appliers.postgres.connection import Session
 from appliers.postgres.lock import FUNCTIONS, may_use_origins
@@ -169,10 +169,12 @@ def _table(
         yield Finding("FAILED", subject, f"row-level security hides rows from role {role}", remedy)
     else:
         yield Finding("ok", subject, "has all columns and a unique index on its key")
-    yield from _side_effects(session, subject, target)
+    yield from _side_effects(session, subject, target, relation.dialect)
 
 
-def _side_effects(session: Session, subject: str, target: TargetTable) -> Iterator[Finding]:
+def _side_effects(
+    session: Session, subject: str, target: TargetTable, dialect: str
+) -> Iterator[Finding]:
     """What the target's own schema does to applied rows."""
     triggers = session.rows(
         "SELECT tgname::text FROM pg_catalog.pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal"
@@ -183,25 +185,22 @@ def _side_effects(session: Session, subject: str, target: TargetTable) -> Iterat
         names = ", ".join(name for (name,) in triggers)
         yield Finding("ok", subject, f"its triggers fire for what the sync writes: {names}")
     keys = session.rows(
-        "SELECT conname::text, conrelid::regclass::text, confrelid::regclass::text, confdeltype = 'c',"
+        "SELECT conname::text, conrelid::regclass::text, confrelid::regclass::text,"
+        " confdeltype NOT IN ('a', 'r') OR confupdtype NOT IN ('a', 'r'),"
         " conrelid = $1 AND confrelid <> $1 FROM pg_catalog.pg_constraint"
         " WHERE contype = 'f' AND (conrelid = $1 OR confrelid = $1) ORDER BY conname",
         (target.oid,),
     )
-    for name, child, parent, cascades, outgoing in keys:
+    for name, child, parent, acts, outgoing in keys:
         if outgoing:
             yield Finding(
                 "ok",
                 subject,
                 f"foreign key {name}: its rows are copied after those of {parent}",
             )
-        elif cascades:
-            yield Finding(
-                "warn",
-                subject,
-                f"foreign key {name} deletes rows of {child} with those of {parent}, beside the source's own deletes",
-                f"make it ON DELETE NO ACTION on the target: the source's deletes of {child} come by themselves",
-            )
+        elif acts:
+            instead = "ON DELETE NO ACTION ON UPDATE NO ACTION DEFERRABLE"
+            yield of_acting_key(subject, name, child, dialect, instead)
 
 
 def _grant_create(database: str, role: str) -> str:

@@ -222,7 +222,7 @@ def _cascades(db: Connection, server: Server, relations: Sequence[Relation]) -> 
             f"foreign key {name} is {' '.join(rules)}: rows that it deletes or changes are not in"
             f" {server.product}'s log",
             f"ALTER TABLE {quoted(schema, table)} DROP FOREIGN KEY {quoted(name)}, and add it without; or let the"
-            " target's own foreign key do the same",
+            " target's own foreign key do the same (SQLite's do not)",
         )
 
 
