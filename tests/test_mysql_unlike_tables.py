@@ -274,3 +274,34 @@ def test_durability_that_is_given_up_meanwhile_is_noticed(any_target: Target) ->
         wait_until(lambda: any_target.applier.flushed() == str(any_target.number))
     finally:
         any_target.db.execute(f"SET {setting} = {before}, GLOBAL sync_binlog = {binlog}")
+
+
+@pytest.mark.parametrize("wide", ["columns", "bytes"])
+def test_a_table_as_wide_as_may_be(any_target: Target, mysql_way: str, wide: str) -> None:
+    """A staged row has a number besides. InnoDB has room for 1017 columns, and the server for 65,535 bytes:
+    where there is none left, rows go one by one."""
+    long = replace(TEXT, type="varchar(16381)")
+    columns = [Column(f"c{n}", "tinyint(4)", "tinyint") for n in range(1016)]
+    columns = columns if wide == "columns" else [long]
+    made = ", ".join(f"{c.name} {c.type}" for c in columns)
+    any_target.db.execute(f"CREATE TABLE t (id bigint PRIMARY KEY, {made}) CHARACTER SET utf8mb4")
+    t = any_target.relation("t", ID, *columns)
+    rest = [1] * (len(columns) - 1)
+    any_target.apply(*[any_target.insert(t, n, 1, *rest) for n in range(3)])
+    any_target.apply(any_target.update(t, 1, 7, *rest), any_target.update(t, 20, 8, *rest, old=2))
+    assert any_target.copy(t, (0, 9, *rest), (5, 5, *rest)) == 2
+    name = columns[0].name
+    assert any_target.rows(f"SELECT id, {name} + 0 FROM t ORDER BY id") == [
+        (0, 9),
+        (1, 7),
+        (5, 5),
+        (20, 8),
+    ]
+    assert any_target.applier.sweep(t, iter([keys(any_target, t, 1, 5)]), None, "9") == 2
+    assert any_target.rows("SELECT id FROM t ORDER BY id") == [(1,), (5,)]
+
+
+def test_a_column_that_is_called_as_ours_is_refused(any_target: Target) -> None:
+    """Of a stage, which numbers its rows."""
+    with pytest.raises(PermanentError, match="column cdc N cannot be kept here"):
+        any_target.relation("t", ID, replace(TEXT, name="cdc N"))

@@ -11,9 +11,9 @@ from appliers.images import ImageError
 from appliers.lines import GAP
 from appliers.mysql import staged
 from appliers.mysql.rows import overwrite, reread_rows
-from appliers.mysql.staging import FIRST, about, insert, joined
+from appliers.mysql.staging import FIRST, InOrderError, about, insert, joined
 from appliers.mysql.table import Table
-from appliers.mysql.work import InOrderError, Work
+from appliers.mysql.work import Work
 from appliers.net import Images, Net, Segment, inserts_of, reduced, segments
 from appliers.relation import Key, Relation
 
@@ -93,7 +93,7 @@ class Bulk:
         return _Effect(table, net, [])
 
     def _demand_sets(self, effects: Sequence[_Effect]) -> None:
-        """Sets know deletes and inserts, but no change of a key, which foreign keys may follow."""
+        """Raises InOrderError where foreign keys of others follow the change of a key."""
         work = self.work
         if not self.replace and any(
             e.net.moved
@@ -180,7 +180,7 @@ class Bulk:
         keys: list[Key] = []
         rows = _whole_rows(table, net.updates | net.inserts, keys, partial)
         whole = work.staging.more()
-        work.session.execute(staged.create(table, whole, table.written))
+        work.staging.make(staged.create(table, whole, table.written))
         number = insert(work.session, table, whole, table.written, rows, number_from=0)
         gone = set(self._missing(table, whole, keys))
         work.healed += len(gone & net.updates.keys())
@@ -190,7 +190,7 @@ class Bulk:
             work.healed += len(missing)
             net.rereads |= missing
         kept = work.staging.fresh(table, "replaced")
-        work.session.execute(staged.replacements(table, kept, whole))
+        work.staging.make(staged.replacements(table, kept, whole))
         work.delete(table, staged.found(table, whole))
         work.session.run(staged.replace(table, kept))
         work.session.run(staged.insert_missing(table, whole))
@@ -204,7 +204,7 @@ class Bulk:
         rows = joined(table.row_of(present), iter(group.values()))
         stage = self.work.staging.fresh(table, "partial")
         session = self.work.session
-        session.execute(staged.create(table, stage, present))
+        self.work.staging.make(staged.create(table, stage, present))
         insert(session, table, stage, present, rows, number_from=number)
         if session.run(staged.completed(table, whole, stage, present)) == len(group):
             return {}

@@ -16,7 +16,7 @@ from appliers.mysql.names import folded
 from appliers.mysql.references import References
 from appliers.mysql.rows import Rows, overwrite
 from appliers.mysql.session import Session
-from appliers.mysql.staging import Staging, insert, joined
+from appliers.mysql.staging import Staging, TooWideError, insert, joined
 from appliers.mysql.table import T, Table
 from appliers.mysql.work import Work
 
@@ -109,7 +109,15 @@ class Copying:
             with work.session.carefully():
                 Rows(work).upsert(table, images, stale=True)
             return len(images)
-        stage, number = work.staging.fill(table, table.written, self._data(blocks, kept), "copy")
+        try:
+            stage, number = work.staging.fill(
+                table, table.written, self._data(blocks, kept), "copy"
+            )
+        except TooWideError:
+            # What is unchecked now is looked at when the copy is exact.
+            work.may_stage, again = False, kept.copy()
+            kept.clear()
+            return self._write_over(chain(again, blocks), kept)
         try:
             return overwrite(work, table, stage, number)
         except pymysql.err.MySQLError as e:

@@ -27,6 +27,11 @@ def demand_key_columns(relation: Relation) -> None:
                 "rename one of them on the source, or leave the table out of the sync",
             )
         seen.add(folded(column.name))
+        if folded(column.name) == "cdc n":
+            raise PermanentError(
+                f"table {relation.table}: column {column.name} cannot be kept here: the name is the sync's own",
+                "rename it on the source, or leave the table out of the sync's `tables`",
+            )
 
 
 def demand_engine(relation: Relation, target: TargetTable) -> None:

@@ -46,6 +46,8 @@ NOT_LOCAL: Final = frozenset([1047, 1148, 1235, 1295, 3948, 4166])
 """LOAD DATA LOCAL is not allowed, or a proxy does not know it."""
 TOO_LARGE: Final = frozenset([1153, 1301])
 """A statement, or the result of a function (UNHEX), is larger than max_allowed_packet."""
+TOO_WIDE: Final = frozenset([1005, 1117, 1118])
+"""A table with these columns cannot be made (MariaDB: 1005 for more than 1017 of them)."""
 LOST: Final = _transient("see that the target is up and reachable; it is tried again until it is")
 STOPPING: Final = _transient("the target is stopping or starting; it is tried again until it is up")
 WIDEN: Final = _permanent(

@@ -9,6 +9,7 @@ from itertools import count, islice
 import pymysql
 
 from appliers.mysql import staged
+from appliers.mysql.failures import TOO_WIDE, code_of
 from appliers.mysql.literals import row_literal, rows_literal, written
 from appliers.mysql.names import quoted
 from appliers.mysql.session import MESSAGE, Outcome, Session, WarnedError
@@ -19,6 +20,14 @@ SMALL = 1 << 15
 less than LOAD DATA needs."""
 FIRST = 64
 """How many rows are joined before they are sent, at first; from then on about MESSAGE bytes of them."""
+
+
+class InOrderError(Exception):
+    """Rows have to be written one by one: sets know deletes and inserts, but no change of a key."""
+
+
+class TooWideError(InOrderError):
+    """No stage can be made: its rows have a number that the target's have not."""
 
 
 class Staging:
@@ -45,7 +54,7 @@ class Staging:
         old = self._names.pop(at, None)
         name = self._names[at] = self.more()
         few = _Few(_numbered(rows, 0))
-        sql = [f"DROP TEMPORARY TABLE {old}".encode()] if old is not None else []
+        sql = [f"DROP TEMPORARY TABLE IF EXISTS {old}".encode()] if old is not None else []
         sql.append(staged.create(table, name, columns).encode())
         if few.all and few.lines:
             sql.append(_head(table, name, columns, 0) + _values(table, columns, few.data, 0))
@@ -59,10 +68,19 @@ class Staging:
             ]
             with self._session.carefully():
                 self._session.run_all(sql, done)
+        except pymysql.err.MySQLError as e:
+            raise _too_wide(e) or e from None
         if few.all:
             _demand_all(done[-1].touched if few.lines else 0, few.lines)
             return name, few.lines
         return name, _load(self._session, table, name, columns, few, 0)
+
+    def make(self, sql: str) -> None:
+        """Runs a CREATE TEMPORARY TABLE. Raises TooWideError where the columns are too many or too wide."""
+        try:
+            self._session.execute(sql)
+        except pymysql.err.MySQLError as e:
+            raise _too_wide(e) or e from None
 
     def fresh(self, table: Table, purpose: str) -> str:
         """A name that no temporary table has; the one that had it for this use before is dropped."""
@@ -81,6 +99,10 @@ class Staging:
         for name in names:
             with suppress(pymysql.err.MySQLError):
                 self._session.execute(f"DROP TEMPORARY TABLE IF EXISTS {name}")
+
+
+def _too_wide(error: pymysql.err.MySQLError) -> TooWideError | None:
+    return TooWideError() if code_of(error) in TOO_WIDE else None
 
 
 def insert(

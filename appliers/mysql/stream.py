@@ -23,9 +23,9 @@ from appliers.mysql.names import folded, target_name
 from appliers.mysql.references import References, demand_held
 from appliers.mysql.rows import Rows
 from appliers.mysql.session import Session, WarnedError, with_values
-from appliers.mysql.staging import Staging
+from appliers.mysql.staging import InOrderError, Staging, TooWideError
 from appliers.mysql.tables import Tables
-from appliers.mysql.work import InOrderError, Work
+from appliers.mysql.work import Work
 from appliers.relation import Relation
 from appliers.state import State
 
@@ -136,14 +136,18 @@ class Stream:
         is there then; or with the one that no other attempt could mend."""
         position = self._state.position
         first: FailedError | None = None
+        narrow = True
         attempt: Attempt | None = self._in_order if self._goes_by_rows(batch) else self._in_bulk
         while attempt is not None:
             work = self.work(batch.redo, batch, reread)
+            work.may_stage &= narrow
             try:
                 self._try(attempt, work, batch)
                 return work
-            except InOrderError:
-                attempt = self._in_order if first is None else self._replacing
+            except InOrderError as e:
+                narrow &= not isinstance(e, TooWideError)
+                rest = None if attempt == self._replacing else self._replacing
+                attempt = rest if first else self._in_order
             except pymysql.err.MySQLError as e:
                 failed = FailedError(e, work.subject)
                 if failed.code not in ORDERLY | TOO_LARGE | ALTERING:

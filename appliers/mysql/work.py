@@ -18,10 +18,6 @@ from appliers.mysql.tables import Tables
 from appliers.relation import Relation
 
 
-class InOrderError(Exception):
-    """Rows have to be written one by one: their keys change, and foreign keys of others follow them."""
-
-
 @dataclass(slots=True)
 class Work:
     """Made anew for each attempt, so that nothing of a failed one is counted."""
