@@ -512,6 +512,18 @@ def test_deadlocks_are_transient(any_target: Target) -> None:
         (4025, "CONSTRAINT `positive` failed for `d`.`t`", "check constraint positive is violated"),
         (3819, "Check constraint 'positive' is violated.", "check constraint positive is violated"),
         (1644, "secret 4711", "a trigger raised an error"),
+        (
+            1526,
+            "Table has no partition for value 4711",
+            "the target's table has no partition for a row",
+        ),
+        (
+            3988,
+            "Conversion from x into y impossible for z",
+            "a value cannot be read in its character set",
+        ),
+        (1064, "You have an error in your SQL syntax near 'z'", "the target refuses a statement"),
+        (30001, "secret 4711", "the target refuses a statement"),
     ],
 )
 def test_what_is_said_of_errors(code: int, text: str, told: str) -> None:

@@ -301,6 +301,53 @@ def test_a_table_as_wide_as_may_be(any_target: Target, mysql_way: str, wide: str
     assert any_target.rows("SELECT id FROM t ORDER BY id") == [(1,), (5,)]
 
 
+REFUSALS: Final = {
+    "CHECK (length(v) < 3)": "check constraint",
+    "PARTITION BY RANGE (id) (PARTITION p VALUES LESS THAN (10))": "has no partition for a row",
+    "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'secret 4711'": "a trigger raised an error",
+    "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1234, MESSAGE_TEXT = 'secret 4711'": "error 1234",
+    "SET NEW.v = NULL": "NULL in column v",
+}
+
+
+def test_what_the_targets_own_schema_refuses(any_target: Target, mysql_way: str) -> None:
+    """Scenario 42: checks, partitions and triggers stop the sync by table, without a row's values."""
+    for number, (own, message) in enumerate(REFUSALS.items()):
+        inside, behind = (f", {own}", "") if own.startswith("CHECK") else ("", own)
+        trigger = "" if own.startswith(("CHECK", "PARTITION")) else own
+        any_target.db.execute(
+            f"CREATE TABLE t{number} (id bigint PRIMARY KEY, v varchar(190) NOT NULL{inside})"
+            + ("" if trigger else behind)
+        )
+        if trigger:
+            any_target.db.execute(
+                f"CREATE TRIGGER own{number} BEFORE INSERT ON t{number} FOR EACH ROW {trigger}"
+            )
+        t = any_target.relation(f"t{number}", ID, TEXT)
+        with pytest.raises(PermanentError, match=message) as refused:
+            any_target.apply(any_target.insert(t, 4711, "secret"))
+        said = f"{refused.value} {refused.value.hint}"
+        assert f"table crm.t{number}" in said
+        assert "4711" not in said
+        assert "secret" not in said
+        any_target.applier.close()
+        any_target.applier = any_target.opened()
+
+
+def test_a_column_that_the_target_computes(any_target: Target, mysql_way: str) -> None:
+    """Scenario 42: its value is the target's own, stored or not; the source's is not written."""
+    any_target.db.execute(
+        "CREATE TABLE t (id bigint PRIMARY KEY, v varchar(190) AS (concat('v', id)) STORED,"
+        " n int AS (id * 2) VIRTUAL)"
+    )
+    t = any_target.relation("t", ID, TEXT, NUMBER)
+    any_target.apply(any_target.insert(t, 1, "x", 9), any_target.insert(t, 2, "x", 9))
+    any_target.apply(any_target.update(t, 1, "y", 8), any_target.update(t, 3, "y", 8, old=2))
+    assert any_target.copy(t, (3, "z", 7), (4, "z", 7)) == 2
+    rows = [(n, f"v{n}", 2 * n) for n in (1, 3, 4)]
+    assert any_target.rows("SELECT id, v, n FROM t ORDER BY id") == rows
+
+
 def test_a_column_that_is_called_as_ours_is_refused(any_target: Target) -> None:
     """Of a stage, which numbers its rows."""
     with pytest.raises(PermanentError, match="column cdc N cannot be kept here"):

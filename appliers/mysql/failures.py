@@ -121,6 +121,7 @@ VERDICTS: Final[dict[int, Verdict]] = {
     ),
     **dict.fromkeys(NO_PARENT | HAS_CHILDREN, ORDER),
     **dict.fromkeys((1048, 1263, 1364, 3819, 4025), CONSTRAINT),
+    **dict.fromkeys((1526, 1748), _permanent("add a partition for the row to the target's table")),
     **dict.fromkeys((1264, 1265, 1292, 1300, 1366, 1406, 1411, 1416, 1441, 1690, 3140), WIDEN),
     **dict.fromkeys((1261, 1262), WIDEN),
     **dict.fromkeys((1867, 1977, 3854, 3988), WIDEN),
@@ -135,7 +136,7 @@ VERDICTS: Final[dict[int, Verdict]] = {
         ),
     ),
     **dict.fromkeys(
-        (1118, 1074, 1071, 1117),
+        (1118, 1074, 1070, 1071, 1117),
         _permanent("create the table on the target yourself, with shorter columns"),
     ),
     1665: _permanent("SET GLOBAL binlog_format = 'ROW'; on the target"),
@@ -148,7 +149,9 @@ VERDICTS: Final[dict[int, Verdict]] = {
     **dict.fromkeys((1034, 1035, 1712), _permanent("the target's data is damaged: see its log")),
 }
 
-UNKNOWN: Final = _permanent("look into the target's server log")
+UNKNOWN: Final = _permanent(
+    "look the number up in the server's manual, and into the triggers and the server log of the target"
+)
 
 WORDS: Final[dict[int, str]] = {
     **dict.fromkeys(DUPLICATE, "unique index {key} is violated"),
@@ -160,7 +163,8 @@ WORDS: Final[dict[int, str]] = {
     **dict.fromkeys((1265,), "a value would be cut or rounded in column {column}"),
     **dict.fromkeys((1292, 1366, 1411, 1441, 1525), "a value cannot be read by column {column}"),
     **dict.fromkeys((1867, 1977, 3140), "a value cannot be read by column {column}"),
-    1300: "a value cannot be read in its character set",
+    **dict.fromkeys((1300, 3854, 3988), "a value cannot be read in its character set"),
+    **dict.fromkeys((1526, 1748), "the target's table has no partition for a row"),
     1406: "a value is too long for column {column}",
     1416: "a value is no geometry that column {column} can hold",
     **dict.fromkeys((3819, 4025), "check constraint {constraint} is violated"),
@@ -198,6 +202,7 @@ def translate(error: Error, subject: str = "", *, connecting: bool = False) -> S
     before = f"{subject}: " if subject else ""
     text = said(error)
     if connecting:
+        text = _line(str(error.args[-1])) if error.args else text
         return kind(f"cannot connect to the target: {text} (error {code})", hint)
     if kind is TransientError and verdict(code) is LOST:
         return kind(f"{before}lost the connection to the target: {text}", hint)
@@ -212,6 +217,9 @@ def said(error: Error) -> str:
     code = code_of(error)
     text = str(error.args[1]) if len(error.args) > 1 else ""
     words = WORDS.get(code)
+    if words is None and code not in VERDICTS:
+        # Whatever it is, such as a trigger's own: its text may be of anything.
+        return "the target refuses a statement"
     if words is None:
         return _line(text) or "the connection is closed"
     return words.format(
