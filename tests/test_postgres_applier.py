@@ -941,6 +941,21 @@ def test_values_that_do_not_fit_are_named_without_being_told(
     assert text_target.db.value("SELECT count(*) FROM t") == 0
 
 
+@pytest.mark.parametrize("code", ["P0001", "ZZ001", "55000", "23514"])
+def test_what_a_trigger_says_is_not_told(text_target: Target, code: str) -> None:
+    """Whatever code it raises: it may say a row's values."""
+    relation = text_target.relation("t", ID, TEXT)
+    text_target.db.execute(
+        "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" RAISE EXCEPTION 'row %', NEW USING ERRCODE = '{code}'; END $$;"
+        "CREATE TRIGGER own BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION own()"
+    )
+    with pytest.raises(SyncError, match=code) as refused:
+        text_target.apply(text_target.insert(relation, 4711, "secret"))
+    assert "4711" not in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
 def test_a_read_only_target_is_transient(target_db: Database) -> None:
     """A database that is read-only for a while: named, tried again."""
     target = Target(target_db)

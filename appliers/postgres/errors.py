@@ -179,7 +179,9 @@ def translated(subject: str = "", *, connecting: bool = False) -> Iterator[None]
 
 def _said(error: psycopg.Error, sqlstate: str) -> str:
     diag = error.diag
-    if sqlstate not in WORDS and not sqlstate.startswith(_PRIVATE):
+    # A trigger raises whatever it likes under any code; PL/pgSQL says so in the context.
+    private = " at RAISE" in (diag.context or "") or verdict(sqlstate) is UNKNOWN
+    if sqlstate not in WORDS and not sqlstate.startswith(_PRIVATE) and not private:
         return _line(diag.message_primary or str(error))
     column = diag.column_name
     if column is None and (found := _COPY_COLUMN.search(diag.context or "")):
