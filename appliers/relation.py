@@ -26,7 +26,8 @@ class Column:
     resolved, without schema and modifiers: `numeric`, `varchar`, `mood`. `kind` is one of `base`,
     `enum`, `composite`, `range`, `multirange`, `array` (of the base type). `portable` says that
     the binary form means the same on every server of the dialect (no object identifiers inside).
-    `folds` says that the source takes texts for one value that differ by case or by accents.
+    `folds` says that the source takes texts for one value that differ by case, and maybe by more.
+    `collation` is the rule by which a MySQL source compares the column's texts; "" elsewhere.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Column:
     nullable: bool = True
     portable: bool = True
     folds: bool = False
+    collation: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,9 +142,10 @@ def test_columns(any_mysql_source: MysqlDatabase) -> None:
     with opened(database) as source:
         [relation] = source.catalog(["Tä ble"]).relations
     unsigned = "bigint(20) unsigned" if database.server.flavour == "mariadb" else "bigint unsigned"
+    rule = database.value("SELECT @@collation_database")
     assert relation.columns[:2] == (
         Column("Id", unsigned, "bigint", nullable=False),
-        Column("se`lect", "enum('a','b')", "enum", "enum", folds=True),
+        Column("se`lect", "enum('a','b')", "enum", "enum", folds=True, collation=rule),
     )
     assert [(c.name, c.base, c.nullable) for c in relation.columns[2:]] == [
         ("g", "int", True),

@@ -252,6 +252,50 @@ def test_keys_that_only_the_target_takes_for_one(
     assert any_target.rows("SELECT id, v FROM t") == [("a", "old")]
 
 
+def test_keys_that_both_take_for_one(any_target: Target, mysql_way: str) -> None:
+    """Where the source compares by the target's own rule, whatever that takes for one is what the row was
+    called before: accents, blanks at the end."""
+    rule = "utf8mb4_general_ci"
+    any_target.db.execute(
+        f"CREATE TABLE t (id varchar(20) PRIMARY KEY, v varchar(190) UNIQUE) COLLATE {rule}"
+    )
+    text = replace(TEXT, folds=True, collation=rule)
+    t = any_target.relation("t", replace(text, name="id", nullable=False), text)
+    any_target.copy(t, ("e", "a"), ("z", "s"))
+    any_target.copy(t, ("\u00e9 ", "a "), ("y", "\u00df"))
+    any_target.apply(any_target.insert(t, "E", "b"), redo=["crm.t"])
+    assert any_target.rows("SELECT id, v FROM t ORDER BY id") == [("E", "b"), ("y", "\u00df")]
+
+
+@pytest.mark.parametrize(("one", "other"), [("e", "\u00e9"), ("s", "\u00df"), ("i", "\u0130")])
+def test_keys_that_the_source_folds_less_than_the_target(
+    any_target: Target, mysql_way: str, one: str, other: str
+) -> None:
+    """citext and utf8mb4_0900_as_ci know no case but tell accents apart, utf8mb4_general_ci does neither: a
+    copy and a redo stop at the second of two rows, and lose none to it."""
+    any_target.db.execute(
+        "CREATE TABLE t (id varchar(20) PRIMARY KEY, v varchar(190) UNIQUE) COLLATE utf8mb4_general_ci"
+    )
+    folding = replace(TEXT, folds=True)
+    t = any_target.relation("t", replace(folding, name="id", nullable=False), folding)
+    any_target.copy(t, (one, f"{one}1"), ("z", f"{one}2"))
+    tried: list[Callable[[], object]] = [
+        lambda: any_target.copy(t, (other, "x")),
+        lambda: any_target.apply(any_target.insert(t, other, "x"), redo=["crm.t"]),
+        lambda: any_target.copy(t, ("y", f"{other}2")),
+        lambda: any_target.apply(any_target.insert(t, "y", f"{other}2"), redo=["crm.t"]),
+    ]
+    for attempt in tried:
+        with pytest.raises(PermanentError, match="unique"):
+            attempt()
+        any_target.applier.close()
+        any_target.applier = any_target.opened()
+        assert any_target.rows("SELECT id, v FROM t ORDER BY id") == [
+            (one, f"{one}1"),
+            ("z", f"{one}2"),
+        ]
+
+
 def test_durability_that_is_given_up_meanwhile_is_noticed(any_target: Target) -> None:
     """What the server no longer writes at once is confirmed only when it is on the disk."""
     setting = "GLOBAL innodb_flush_log_at_trx_commit"

@@ -179,10 +179,8 @@ def _stale(table: Table, index: UniqueIndex, stage: str) -> str:
 def _alike(table: Table, part: IndexPart, staged_value: str) -> str:
     """Whether a part of an index has one value for the source in both rows."""
     value = _of_target(part)
-    equal = f"{value} = {staged_value}"
-    if table.alike(part.column):
-        return equal
-    return f"{equal} AND {table.exactly(value)} = {table.exactly(staged_value)}"
+    own = table.alike(table.place(part.column), value, staged_value)
+    return f"{value} = {staged_value}{own}"
 
 
 def _of_stage(part: IndexPart) -> str:

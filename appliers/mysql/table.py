@@ -64,7 +64,8 @@ class Table:
         self.exact = all(own[i].exact for i in self.key)
         # Where the source takes `ab` and `Ab` for one key as well, a row that was copied may stand in
         # the way of what it was called before. Elsewhere both are rows.
-        folds = any(relation.columns[i].folds and not own[i].exact for i in self.key)
+        inexact = [(relation.columns[i], own[i]) for i in self.key if not own[i].exact]
+        folds = any(c.folds or c.collation == there.collation for c, there in inexact)
         self._folding = [self.index] if folds else []
         self.hex = frozenset(i for i, c in enumerate(own) if values.is_hex(c))
         """Columns whose values are given as hexadecimal digits."""
@@ -255,13 +256,28 @@ class Table:
         column = f"{T}.{quoted(self.own[index].name)}"
         return self.equal(index, text) + b" AND " + self.exactly(column).encode() + b" = " + value
 
-    def alike(self, column: str | None) -> bool:
-        """Whether what the target takes for equal in a column (None: an expression) is equal for the
-        source too, so that two rows cannot both be there."""
-        i = next(
-            (i for i, c in enumerate(self.own) if folded(c.name) == folded(column or "")), None
+    def alike(self, index: int | None, one: str, other: str) -> str:
+        """The condition that two texts which the target takes for equal in a column (None: an expression)
+        are so for the source too, so that two rows cannot both have them: ` AND …`, or nothing.
+
+        Of a source that knows no case by a rule that the target's column has not, only what differs in
+        case alone: what else it takes for equal is not known here."""
+        if index is None or self.own[index].exact:
+            return ""
+        column = self.relation.columns[index]
+        if column.collation == self.own[index].collation:
+            return ""
+        ways = ("LOWER({})", "UPPER({})") if column.folds else ("{}",)
+        return "".join(
+            f" AND {self.exactly(way.format(one))} = {self.exactly(way.format(other))}"
+            for way in ways
         )
-        return i is None or self.own[i].exact or self.relation.columns[i].folds
+
+    def place(self, column: str | None) -> int | None:
+        """Which of the relation's columns a name on the target is."""
+        names = [folded(c.name) for c in self.own]
+        name = folded(column or "")
+        return names.index(name) if name in names else None
 
     def exactly(self, expression: str) -> str:
         """A text to be compared byte for byte, whatever its character set and collation."""
@@ -276,12 +292,15 @@ class Table:
         for index in self.stale_indexes(columns, dear=False):
             held = [at[folded(n)] for n in index.plain or ()]
             if all(fields[i] != NULL for i in held):
-                equal = b" AND ".join(
-                    (self.equal if self.relation.columns[i].folds else self.same)(i, fields[i])
-                    for i in held
-                )
+                equal = b" AND ".join(self._held(i, fields[i]) for i in held)
                 sql.append(head + b" WHERE " + equal + b" AND NOT (" + self.match(fields) + b")")
         return sql
+
+    def _held(self, index: int, text: bytes) -> bytes:
+        """The condition that a row has a value which for the source, too, is that of `text`."""
+        value = self._compared_as[index](text).decode(errors="surrogateescape")
+        own = self.alike(index, f"{T}.{quoted(self.own[index].name)}", value)
+        return self.equal(index, text) + own.encode(errors="surrogateescape")
 
     def stale_indexes(self, columns: Iterable[int], *, dear: bool) -> list[UniqueIndex]:
         """The unique indexes, but for the key's own, whose columns are all given, so that a row in the

@@ -68,8 +68,12 @@ class Field:
     @property
     def column(self) -> Column:
         kind = "enum" if self.base == "enum" else "base"
-        folds = "_ci" in (self.collation or "")
-        return Column(self.name, self.type, self.base, kind, self.nullable, folds=folds)
+        rule = self.collation or ""
+        return Column(
+            *(self.name, self.type, self.base, kind, self.nullable),
+            folds="_ci" in rule,
+            collation=rule,
+        )
 
 
 @dataclass
