@@ -515,7 +515,7 @@ def test_keys_whose_equality_is_wider_than_bytes(text_target: Target) -> None:
     """citext and numeric keys: a change of case or scale is a change of the key, and the row is one."""
     text_target.db.execute("CREATE SCHEMA x; CREATE EXTENSION citext SCHEMA x")
     text_target.db.execute("CREATE TABLE c (k x.citext PRIMARY KEY, v text)")
-    c = text_target.relation("c", Column("k", "citext", "citext"), TEXT)
+    c = text_target.relation("c", Column("k", "citext", "citext", folds=True), TEXT)
     n = text_target.relation("n", Column("k", "numeric", "numeric"), TEXT)
     text_target.apply(text_target.insert(c, "Ada", "1"), text_target.insert(n, "1.0", "1"))
     text_target.apply(
@@ -525,6 +525,18 @@ def test_keys_whose_equality_is_wider_than_bytes(text_target: Target) -> None:
     text_target.apply(text_target.update(n, "1.000", "3"), redo=["public.n"])
     assert text_target.db.rows("SELECT k::text, v FROM c") == [("ada", "3")]
     assert text_target.db.rows("SELECT k::text, v FROM n") == [("1.000", "3")]
+
+
+def test_a_key_that_would_take_two_rows_for_one_is_refused(text_target: Target) -> None:
+    """Texts that the source keeps apart, and the target's type or collation does not."""
+    text_target.db.execute("CREATE EXTENSION citext; CREATE TABLE c (k citext PRIMARY KEY, v text)")
+    key = Column("k", "text", "text")
+    with pytest.raises(PermanentError, match="takes unlike texts for equal") as refused:
+        text_target.relation("c", key, TEXT)
+    text_target.db.execute(refused.value.hint)
+    c = text_target.relation("c", key, TEXT)
+    text_target.apply(text_target.insert(c, "a", "1"), text_target.insert(c, "A", "2"))
+    assert text_target.db.value("SELECT count(*) FROM c") == 2
 
 
 @pytest.mark.usefixtures("way")

@@ -22,6 +22,8 @@ class TargetColumn:
     generated: bool
     identity_always: bool
     not_null: bool
+    folds: bool
+    """Whether unlike texts are equal here: citext, a nondeterministic collation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +137,24 @@ _FOLLOWERS: Final = """
 def _columns(session: Session, oid: int) -> dict[str, TargetColumn]:
     rows = session.rows(
         "SELECT attname::text, atttypid::int8, pg_catalog.format_type(atttypid, atttypmod),"
-        " attgenerated <> '', attidentity = 'a', attnotnull FROM pg_catalog.pg_attribute"
+        " attgenerated <> '', attidentity = 'a', attnotnull, coalesce(NOT collisdeterministic, false)"
+        " FROM pg_catalog.pg_attribute LEFT JOIN pg_catalog.pg_collation AS c ON c.oid = attcollation"
         " WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
         (oid,),
     )
     types = types_of(session, [r[1] for r in rows])
     return {
-        name: TargetColumn(name, type_oid, types[type_oid], declared, *flags)
-        for name, type_oid, declared, *flags in rows
+        name: TargetColumn(
+            name,
+            type_oid,
+            types[type_oid],
+            declared,
+            generated,
+            identity_always,
+            not_null,
+            loose or types[type_oid].name == "citext",
+        )
+        for name, type_oid, declared, generated, identity_always, not_null, loose in rows
     }
 
 

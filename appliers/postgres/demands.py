@@ -25,6 +25,13 @@ def demand_columns(relation: Relation, target: TargetTable, policy: Unrepresenta
                 f"table {relation.table}: key column {column.name} is generated on the target",
                 f"ALTER TABLE {target.sql_name} ALTER COLUMN {quoted(column.name)} DROP EXPRESSION;",
             )
+        if column.name in relation.key_names and folds_more(column, there):
+            raise PermanentError(
+                f"table {relation.table}: key column {column.name} ({there.declared}) takes unlike texts for"
+                " equal on the target, so that two rows of the source would be one there",
+                f"ALTER TABLE {target.sql_name} ALTER COLUMN {quoted(column.name)} TYPE text"
+                ' COLLATE "default";',
+            )
         if foreign and not there.generated:
             _demand_type(relation, target, column, there)
 
@@ -51,3 +58,8 @@ def demand_key(relation: Relation, target: TargetTable) -> UniqueIndex:
         f"table {relation.table} on the target has no unique index on its key ({', '.join(relation.key_names)})",
         f"CREATE UNIQUE INDEX ON {target.sql_name} ({listed(relation.key_names)});",
     )
+
+
+def folds_more(column: Column, there: TargetColumn) -> bool:
+    """Whether the target takes texts for one value that are two for the source."""
+    return there.folds and not column.folds

@@ -10,7 +10,7 @@ from appliers import images, lines
 from appliers.delta import Value
 from appliers.errors import OrderError
 from appliers.postgres.catalog import TargetTable, UniqueIndex
-from appliers.postgres.demands import demand_columns, demand_key
+from appliers.postgres.demands import demand_columns, demand_key, folds_more
 from appliers.postgres.fitting import Fit
 from appliers.postgres.names import listed, quoted
 from appliers.postgres.types import BYTEWISE, SORTED_CHEAPLY
@@ -59,6 +59,7 @@ class Table:
         self._fit = None
         if relation.dialect == "mysql":
             self._fit = Fit(relation, own, policy, nulled or Nulled())
+        self._folded = {c.name for c in relation.columns if folds_more(c, target.columns[c.name])}
         self._rows: dict[tuple[int, ...], Rows] = {}
         self._update_rows: dict[tuple[int, ...], str] = {}
         self._stale_rows: dict[tuple[int, ...], list[str]] = {}
@@ -347,6 +348,12 @@ class Table:
         equal = " AND ".join(
             _equal(e, op, f"{S}.{quoted(v)}", nulls=unique.nulls_equal)
             for e, op, v in zip(unique.expressions, unique.operators, values, strict=True)
+        )
+        # What only the target takes for one value are two rows of the source, both right.
+        equal += "".join(
+            f' AND {T}.{quoted(n)}::text COLLATE "C" OPERATOR(pg_catalog.=) {S}.{quoted(v)}::text COLLATE "C"'
+            for n, v in zip(unique.operator_of, values, strict=False)
+            if n in self._folded
         )
         predicate = f" AND ({unique.predicate})" if unique.predicate else ""
         return (

@@ -26,6 +26,8 @@ class InTheWay:
     sql: str
     pick: tuple[int, ...]
     """Which of the row's values are its parameters."""
+    look: str
+    """Finds a row whose value is equal here and another for the source; "" where none can be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,13 +191,24 @@ class Target:
             names = [folded(c) for c, _ in index.columns]
             if set(names) == key or any(n not in at for n in names):
                 continue
-            pick = tuple(at[n] for n in names) + tuple(self.key)
+            values = [at[n] for n in names]
+            n = len(values)
             equal = " AND ".join(
-                f"{self._columns[at[n]]} = ? COLLATE {quoted(collation)}"
-                for n, (_, collation) in zip(names, index.columns, strict=True)
+                f"{self._columns[i]} = ?{p} COLLATE {quoted(collation)}"
+                for p, (i, (_, collation)) in enumerate(zip(values, index.columns, strict=True), 1)
+            )
+            other = f"NOT ({self._where([f'?{p}' for p in range(n + 1, n + 1 + len(self.key))])})"
+            exact = "".join(
+                f" AND {self._columns[i]} = ?{p} COLLATE BINARY"
+                for p, (i, (_, collation)) in enumerate(zip(values, index.columns, strict=True), 1)
+                if collation != "BINARY" and not self._folds(i, collation)
             )
             yield InTheWay(
-                f"DELETE FROM {quoted(self.name)} WHERE {equal}"
-                f" AND NOT ({self._where(['?' for _ in self.key])})",
-                pick,
+                f"DELETE FROM {quoted(self.name)} WHERE {equal}{exact} AND {other}",
+                (*values, *self.key),
+                f"SELECT 1 FROM {quoted(self.name)} WHERE {equal} AND {other}" if exact else "",
             )
+
+    def _folds(self, index: int, collation: str) -> bool:
+        """Whether what a collation takes for equal is so for the source."""
+        return collation == "NOCASE" and self.relation.columns[index].folds

@@ -80,6 +80,10 @@ class Writer:
             # OR REPLACE would put a default where NOT NULL refuses NULL.
             if not is_unique(e) or any(row[i] is None for i in target.not_null):
                 raise
+            for other in target.in_the_way:
+                # Two rows of the source, both right.
+                if other.look and execute(other.look, tuple(row[i] for i in other.pick)).fetchone():
+                    raise
             # An index with a WHERE or an expression: only SQLite knows the row in the way. It deletes
             # that one without firing triggers.
             if execute(target.update_or_replace, row).rowcount == 0:
