@@ -527,6 +527,29 @@ def test_keys_whose_equality_is_wider_than_bytes(text_target: Target) -> None:
     assert text_target.db.rows("SELECT k::text, v FROM n") == [("1.000", "3")]
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("redo", [[], ["public.p"]])
+def test_a_key_of_another_scale_beside_a_parent_that_goes(
+    text_target: Target, redo: list[str]
+) -> None:
+    """The deleted parent is referred to until its child is written, so deletes come last: but not that of
+    1.0, which is the row 1.00 by now."""
+    number = Column("k", "numeric", "numeric", nullable=False)
+    text_target.db.execute(
+        "CREATE TABLE p (k numeric PRIMARY KEY, v text);"
+        "CREATE TABLE c (id bigint PRIMARY KEY, k numeric REFERENCES p);"
+        "INSERT INTO p VALUES (5, 'a'), (1.0, 'b'), (6, 'c'); INSERT INTO c VALUES (1, 5)"
+    )
+    p, c = text_target.relation("p", number, TEXT), text_target.relation("c", ID, number)
+    changes = [
+        text_target.delete(p, "5"),
+        text_target.update(c, 1, "6"),
+        text_target.update(p, "1.00", "bb", old="1.0"),
+    ]
+    assert text_target.apply(*changes, redo=redo) == 0
+    assert text_target.db.rows("SELECT k::text, v FROM p") == [("6", "c"), ("1.00", "bb")]
+
+
 def test_a_key_that_would_take_two_rows_for_one_is_refused(text_target: Target) -> None:
     """Texts that the source keeps apart, and the target's type or collation does not."""
     text_target.db.execute("CREATE EXTENSION citext; CREATE TABLE c (k citext PRIMARY KEY, v text)")

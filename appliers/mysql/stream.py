@@ -153,7 +153,7 @@ class Stream:
                 if failed.code not in ORDERLY | TOO_LARGE | ALTERING:
                     raise failed from None
                 first = first or failed
-                attempt = self._after(attempt, failed.code)
+                attempt = self._after(attempt, failed.code, work.redo)
             self._undo(position)
             if attempt == self._replacing and not self._may_replace(batch):
                 break
@@ -174,14 +174,15 @@ class Stream:
     def _goes_by_rows(self, batch: Batch) -> bool:
         return batch.rows <= FEW or not self._may_stage
 
-    def _after(self, attempt: Attempt, code: int) -> Attempt | None:
+    def _after(self, attempt: Attempt, code: int, redo: set[str]) -> Attempt | None:
         """The attempt that may do better. In order and in bulk each meet what only the other does not:
         but whatever one of them passes, the last attempt passes too."""
         if not self._may_stage or code in ALTERING or attempt == self._replacing:
             return None
         if code in TOO_LARGE:
             return self._in_bulk if attempt == self._in_order else None
-        if attempt == self._in_bulk and code in HAS_CHILDREN:
+        # Under redo a row may be there under a key that is unlike and equal, and would go at last.
+        if attempt == self._in_bulk and code in HAS_CHILDREN and not redo:
             return self._deletes_last
         return self._replacing
 

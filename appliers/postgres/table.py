@@ -150,15 +150,22 @@ class Table:
 
     # -- statements over a staged set -------------------------------------------------------------
 
-    def delete_staged(self, stage: str) -> str:
-        return f"DELETE FROM {self.target.only} AS {T} USING {self._sorted(stage)} AS {S} WHERE {self._match_staged}"
+    def delete_staged(self, stage: str, but: str | None = None) -> str:
+        """`but` is a stage of rows that stay."""
+        return (
+            f"DELETE FROM {self.target.only} AS {T} USING {self._sorted(stage)} AS {S}"
+            f" WHERE {self._match_staged}{self._but(but)}"
+        )
 
-    def delete_unfollowed(self, stage: str) -> str:
+    def delete_unfollowed(self, stage: str, but: str | None) -> str:
         """The same, but for rows with which the target would delete or change others."""
-        return self.delete_staged(stage) + self._unfollowed
+        return self.delete_staged(stage, but) + self._unfollowed
 
-    def staged_there(self, stage: str) -> str:
-        return f"SELECT FROM {stage} AS {S}, {self.target.only} AS {T} WHERE {self._match_staged} LIMIT 1"
+    def staged_there(self, stage: str, but: str | None) -> str:
+        return (
+            f"SELECT FROM {stage} AS {S}, {self.target.only} AS {T}"
+            f" WHERE {self._match_staged}{self._but(but)} LIMIT 1"
+        )
 
     def update_staged(self, stage: str, columns: Sequence[int]) -> str | None:
         """None where nothing but the key was staged: there is nothing to set."""
@@ -295,6 +302,16 @@ class Table:
         return sql
 
     # -- parts ------------------------------------------------------------------------------------
+
+    @property
+    def bytewise(self) -> bool:
+        """Whether keys that are equal here are so byte for byte."""
+        return not self._key_set
+
+    def _but(self, stage: str | None) -> str:
+        if stage is None or self.bytewise:
+            return ""
+        return f" AND NOT EXISTS (SELECT FROM {stage} AS {S} WHERE {self._match_staged})"
 
     def _sorted(self, stage: str) -> str:
         return f"(SELECT * FROM {stage} ORDER BY {listed(self._order)})" if self._order else stage
