@@ -215,7 +215,6 @@ WIDER: Final = (
     *(
         ("bit(3)", "varbit", "101"),
         ("char(4)", "text", "a   "),
-        ("text", "name", "a"),
         ("xid", "text", "3"),
     ),
     *(

@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import psycopg
 import pytest
@@ -550,6 +551,57 @@ def test_a_key_of_another_scale_beside_a_parent_that_goes(
     assert text_target.db.rows("SELECT k::text, v FROM p") == [("6", "c"), ("1.00", "bb")]
 
 
+NARROWER: Final = [
+    ("numeric", "numeric", "numeric(10,2)", "1.239", "rounds"),
+    ("numeric(10,4)", "numeric", "numeric(20,2)", "1.239", "rounds"),
+    ("numeric", "numeric", "double precision", "1.00000000000000000001", "rounds"),
+    ("numeric", "numeric", "money", "1.239", "rounds"),
+    ("double precision", "float8", "real", "0.1234567891", "rounds"),
+    ("bigint", "int8", "double precision", "9007199254740993", "rounds"),
+    ("integer", "int4", "real", "16777217", "rounds"),
+    ("bigint", "int8", "numeric(10,-2)", "149", "rounds"),
+    ("timestamp without time zone", "timestamp", "timestamp(0)", "2024-01-01 00:00:00.6", "rounds"),
+    (
+        "timestamp(3) without time zone",
+        "timestamp",
+        "timestamp(2)",
+        "2024-01-01 00:00:00.666",
+        "rounds",
+    ),
+    ("timestamp without time zone", "timestamp", "date", "2024-01-01 10:00:00", "drops the time"),
+    (
+        "timestamp with time zone",
+        "timestamptz",
+        "timestamp",
+        "2024-01-01 00:00:00+02",
+        "drops the zone",
+    ),
+    ("timestamp without time zone", "timestamp", "time", "2024-01-01 10:00:00", "drops the date"),
+    ("time with time zone", "timetz", "time", "10:00:00+02", "drops the zone"),
+    ("text", "text", "name", "x" * 70, "cuts what is too long"),
+    ("text", "text", "bytea", r"\\134", "reads backslashes as escapes"),
+]
+
+
+@pytest.mark.parametrize(("type_name", "base", "declared", "value", "does"), NARROWER)
+def test_a_column_that_would_change_values_is_refused(
+    text_target: Target, type_name: str, base: str, declared: str, value: str, does: str
+) -> None:
+    """PostgreSQL rounds and cuts without an error what goes into a narrower type; with the column that is
+    told to be made, it is the same on both sides."""
+    text_target.db.execute(f"CREATE TABLE t (id bigint PRIMARY KEY, v {declared})")
+    column = Column("v", type_name, base)
+    with pytest.raises(
+        PermanentError, match=f"on the target, which {does} without an error"
+    ) as refused:
+        text_target.relation("t", ID, column)
+    text_target.db.execute("ALTER TABLE t DROP COLUMN v")
+    text_target.db.execute(f"ALTER TABLE t ADD COLUMN v {refused.value.hint.split(' TYPE ')[1]}")
+    t = text_target.relation("t", ID, column)
+    text_target.apply(text_target.insert(t, 1, value))
+    assert text_target.db.value(f"SELECT v = '{value}'::{type_name} FROM t") is True
+
+
 def test_a_key_that_would_take_two_rows_for_one_is_refused(text_target: Target) -> None:
     """Texts that the source keeps apart, and the target's type or collation does not."""
     text_target.db.execute("CREATE EXTENSION citext; CREATE TABLE c (k citext PRIMARY KEY, v text)")
@@ -564,9 +616,9 @@ def test_a_key_that_would_take_two_rows_for_one_is_refused(text_target: Target) 
 
 @pytest.mark.usefixtures("way")
 def test_a_key_that_the_target_prints_otherwise_is_healed(text_target: Target) -> None:
-    """The target's key column rounds: a missing row is found all the same."""
+    """The target's key column has more digits: a missing row is found all the same."""
     text_target.db.execute("CREATE TABLE t (k numeric(10,2) PRIMARY KEY, v text)")
-    t = text_target.relation("t", Column("k", "numeric", "numeric"), TEXT)
+    t = text_target.relation("t", Column("k", "numeric(10,1)", "numeric"), TEXT)
     assert text_target.apply(text_target.update(t, "1.5", "a")) == 1
     assert text_target.db.rows("SELECT k::text, v FROM t") == [("1.50", "a")]
 

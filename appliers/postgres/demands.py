@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from appliers.errors import PermanentError
-from appliers.postgres import from_mysql
+from appliers.postgres import from_mysql, narrowing
 from appliers.postgres.catalog import TargetColumn, TargetTable, UniqueIndex
 from appliers.postgres.names import listed, quoted
 from appliers.relation import Column, Relation
@@ -32,16 +32,18 @@ def demand_columns(relation: Relation, target: TargetTable, policy: Unrepresenta
                 f"ALTER TABLE {target.sql_name} ALTER COLUMN {quoted(column.name)} TYPE text"
                 ' COLLATE "default";',
             )
-        if foreign and not there.generated:
+        if not there.generated:
             _demand_type(relation, target, column, there)
 
 
 def _demand_type(
     relation: Relation, target: TargetTable, column: Column, there: TargetColumn
 ) -> None:
-    change = from_mysql.change_of(column, there.type.name, there.declared)
+    foreign = relation.dialect == "mysql"
+    look = from_mysql.change_of if foreign else narrowing.change_of
+    change = look(column, there.type.element or there.type.name, there.declared)
     if change is not None:
-        needed = from_mysql.created_type(column, DEFAULT)
+        needed = from_mysql.created_type(column, DEFAULT) if foreign else column.type
         raise PermanentError(
             f"table {relation.table}: column {column.name} is {column.type} on the source and"
             f" {there.declared} on the target, which {change} without an error",
