@@ -130,6 +130,26 @@ def elsewhere(any_target: Target) -> Iterator[str]:
     any_target.db.execute(f"SET foreign_key_checks = 0; DROP DATABASE {name}")
 
 
+def test_a_key_that_its_followers_keep(any_target: Target, mysql_way: str) -> None:
+    """A parent that is deleted with its children on the target, and referred to without ON UPDATE CASCADE,
+    has another key when its children have it, and not before."""
+    any_target.db.execute(
+        "CREATE TABLE p (id bigint PRIMARY KEY, v varchar(190));"
+        "CREATE TABLE t (id bigint PRIMARY KEY, up bigint, own int DEFAULT 7,"
+        " FOREIGN KEY (up) REFERENCES p (id) ON DELETE CASCADE)"
+    )
+    p, t = any_target.relation("p", ID, TEXT), any_target.relation("t", ID, UP)
+    any_target.db.execute("INSERT INTO p VALUES (1, 'a'), (2, 'b')")
+    any_target.db.execute("INSERT INTO t VALUES (1, 1, 8), (2, 2, 8)")
+    any_target.apply(any_target.update(p, 5, "a", old=1), any_target.update(t, 1, 5))
+    with pytest.raises(OrderError):
+        any_target.apply(any_target.update(p, 6, "b", old=2))
+    any_target.applier.close()
+    any_target.applier = any_target.opened()
+    assert any_target.rows("SELECT id, up, own FROM t ORDER BY id") == [(1, 5, 8), (2, 2, 8)]
+    assert any_target.rows("SELECT id FROM p ORDER BY id") == [(2,), (5,)]
+
+
 def test_a_foreign_key_of_another_database_holds(
     any_target: Target, mysql_way: str, elsewhere: str
 ) -> None:

@@ -22,6 +22,7 @@ from appliers.errors import (
     FencedError,
     FormatError,
     LockedError,
+    OrderError,
     PermanentError,
     SyncError,
     TransientError,
@@ -600,6 +601,25 @@ def test_a_column_that_would_change_values_is_refused(
     t = text_target.relation("t", ID, column)
     text_target.apply(text_target.insert(t, 1, value))
     assert text_target.db.value(f"SELECT v = '{value}'::{type_name} FROM t") is True
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("kind", ["ALWAYS", "BY DEFAULT"])
+def test_a_key_that_its_followers_keep(target: Target, kind: str) -> None:
+    """A key that is GENERATED ALWAYS takes no UPDATE, and one that is referred to without ON UPDATE CASCADE
+    neither: the old row goes when its children are the new one's, and not before."""
+    target.db.execute(
+        f"CREATE TABLE p (id bigint GENERATED {kind} AS IDENTITY PRIMARY KEY, v text);"
+        "CREATE TABLE c (id bigint PRIMARY KEY, p bigint REFERENCES p ON DELETE CASCADE, own int);"
+        "INSERT INTO p VALUES (DEFAULT, 'a'), (DEFAULT, 'b'); INSERT INTO c VALUES (1, 1, 7), (2, 2, 7)"
+    )
+    p = target.relation("p", ID, TEXT)
+    c = target.relation("c", ID, Column("p", "bigint", "int8"))
+    target.apply(target.update(p, 5, "a", old=1), target.update(c, 1, 5))
+    with pytest.raises(OrderError, match="c_p_fkey would delete or change rows"):
+        target.apply(target.update(p, 6, "b", old=2))
+    assert target.db.rows("SELECT id, p, own FROM c ORDER BY id") == [(1, 5, 7), (2, 2, 7)]
+    assert target.db.rows("SELECT id FROM p ORDER BY id") == [(2,), (5,)]
 
 
 def test_a_key_that_would_take_two_rows_for_one_is_refused(text_target: Target) -> None:

@@ -140,10 +140,13 @@ class Rows:
             if redo:
                 for sql in table.stale_row(present):
                     self._send(table, sql, given)
-            step = self._send(table, table.move_row(present, free=redo), both)
-            if redo:
+            step = -1
+            if table.movable:
+                step = self._send(table, table.move_row(present, free=redo), both)
+            if redo or not table.movable:
                 delete, look = table.leave_row
-                self._send(table, delete, both)
+                last = self._send(table, delete, both)
+                step = last if step < 0 else step
                 self._left.append((self._send(table, look, both), table))
         self._notes.append(_Note(step, relation, relation.key(before), None, whole=True))
 

@@ -56,6 +56,8 @@ class Table:
         )
         self.immediate_key = index.immediate
         self.uniques = [u for u in target.uniques if u is not index]
+        self.movable = not any(own[i].identity_always for i in key)
+        """Whether an UPDATE may give a row another key."""
         self._fit = None
         if relation.dialect == "mysql":
             self._fit = Fit(relation, own, policy, nulled or Nulled())
