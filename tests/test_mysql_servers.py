@@ -195,11 +195,11 @@ def test_a_port_that_is_taken_is_not_the_end(
             server.start()
 
 
-def read_binlog(session: Any, file: str, server_id: int) -> None:
-    """Makes the session one that is sent the log. Manual: COM_BINLOG_DUMP."""
+def read_binlog(session: Any, file: str, position: int, server_id: int) -> None:
+    """Makes the session one that is sent the log from there. Manual: COM_BINLOG_DUMP."""
     # Without it the server ends the session at the first event with a checksum.
     session.query("SET @master_binlog_checksum = 'CRC32', @source_binlog_checksum = 'CRC32'")
-    session._execute_command(0x12, struct.pack("<IHI", 4, 0, server_id) + file.encode())
+    session._execute_command(0x12, struct.pack("<IHI", position, 0, server_id) + file.encode())
     session._read_packet()
 
 
@@ -211,7 +211,8 @@ def test_a_database_takes_its_traces_along(any_mysql_source: MysqlDatabase) -> N
     server = any_mysql_source.server
     database = MysqlDatabase(server)
     database.execute("CREATE TABLE t (n int PRIMARY KEY)")
-    [*_, (file, *_)] = database.rows("SHOW BINARY LOGS")
+    # From its end: an event of another test's that is larger than max_allowed_packet would end the session.
+    [*_, (file, end, *_)] = database.rows("SHOW BINARY LOGS")
     user = database.create_user("SELECT, INSERT", "REPLICATION SLAVE ON *.*")
     with ExitStack() as after:
 
@@ -221,9 +222,9 @@ def test_a_database_takes_its_traces_along(any_mysql_source: MysqlDatabase) -> N
             return opened
 
         theirs = {"user": user.name, "password": user.password}
-        read_binlog(session(**theirs), file, 901)
+        read_binlog(session(**theirs), file, end, 901)
         stays = session(user="root")
-        read_binlog(stays, file, 902)
+        read_binlog(stays, file, end, 902)
         for options in (theirs, {"user": "root", "database": database.name}):
             with session(**options).cursor() as cursor:
                 # Not autocommit: the table stays in use.
