@@ -396,4 +396,5 @@ class Session:
             return False
         if self._goal.copy_only:
             return True
-        return self._target is not None and self._through.covers(self._target)
+        through = self._through
+        return self._target is not None and through.whole and through.covers(self._target)

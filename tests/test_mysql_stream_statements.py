@@ -117,6 +117,29 @@ def test_a_table_that_is_made_again_is_empty(capture: BinlogCapture) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "ALTER TABLE t ADD SYSTEM VERSIONING",
+        "ALTER TABLE t ADD s timestamp(6) GENERATED ALWAYS AS ROW START, ADD e timestamp(6) GENERATED ALWAYS"
+        " AS ROW END, ADD PERIOD FOR SYSTEM_TIME (s, e), ADD SYSTEM VERSIONING",
+        "CREATE OR REPLACE TABLE t (id int PRIMARY KEY, v varchar(200)) WITH SYSTEM VERSIONING",
+    ],
+)
+def test_a_table_that_keeps_its_history_stops_the_stream(
+    mariadb_source: MysqlDatabase, make_binlog_capture: MakeBinlogCapture, form: str
+) -> None:
+    """From then on the log has rows of the past beside those that are there."""
+    mariadb_source.execute("CREATE TABLE t (id int PRIMARY KEY, v varchar(200))")
+    capture = make_binlog_capture(mariadb_source)
+    capture.start("t")
+    run(mariadb_source, "INSERT INTO t VALUES (1, 'a')", form, "UPDATE t SET v = 'b'")
+    given, error = stopped(capture.stream())
+    assert given == [("insert", "t", None, (1, "a"))]
+    assert f"table {mariadb_source.name}.t keeps the history of its rows" in str(error)
+    assert "DROP SYSTEM VERSIONING" in (error.hint or "")
+
+
 def test_statements_that_are_none_of_ours(capture: BinlogCapture) -> None:
     """They name the table, and change nothing in it that rows do not say."""
     run(

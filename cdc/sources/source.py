@@ -28,6 +28,11 @@ class Position(Protocol):
 
     def __str__(self) -> str: ...
 
+    @property
+    def whole(self) -> bool:
+        """Whether everything up to here has been given. False: not the rows of some tables, which a
+        session that begins here copies."""
+
     def covers(self, other: Position) -> bool:
         """Whether everything up to `other` is also up to here."""
 

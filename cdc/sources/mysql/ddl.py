@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from appliers.delta import Op
 from appliers.errors import PermanentError
+from cdc.sources.mysql.connection import quoted
 from cdc.sources.mysql.events import Statement
 from cdc.sources.mysql.gathering import RowChange
 from cdc.sources.mysql.statements import Deed, Effect, Statements
@@ -30,8 +31,9 @@ class Ddl:
 
     The outcomes are those of a PostgreSQL source where there is one (tests/test_schema_changes.py):
     a table that was dropped, or renamed away, leaves its rows on the target. One that is created is
-    empty, so it is emptied there. One that took another's name (online schema tools do so), or lost
-    rows with a partition, has rows that the log does not tell of: it has to be copied anew.
+    empty, so it is emptied there. One that took another's name (online schema tools do so), lost rows
+    with a partition, or whose rows were converted, has rows that the log does not tell of: it has to be
+    copied anew.
     """
 
     def __init__(self, tables: Tables) -> None:
@@ -78,6 +80,12 @@ class Ddl:
                     f"table {table} was changed by {verb} in statement format ({place}): the rows are"
                     " not in the log",
                     _ROW_FORMAT,
+                )
+            case Deed.VERSIONED:
+                raise PermanentError(
+                    f"table {table} keeps the history of its rows from {place} on ({verb}): the log does"
+                    " not tell them from those that are there",
+                    f"ALTER TABLE {quoted(database, name)} DROP SYSTEM VERSIONING, then {_COPY}",
                 )
             case Deed.UNKNOWN if not name:
                 raise PermanentError(

@@ -96,6 +96,10 @@ class BinlogPosition:
             text += " copy=" + ",".join(quote(table, safe="") for table in self.replaced)
         return text
 
+    @property
+    def whole(self) -> bool:
+        return not self.replaced
+
     def covers(self, other: object) -> bool:
         """Whether everything up to `other` is also up to here."""
         if not isinstance(other, BinlogPosition):

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
+
+from cdc.sources.mysql.alters import Word, parted, rewritten, versioned
 
 Table = tuple[str, str]
 """Database and name."""
@@ -27,9 +28,11 @@ class Deed(Enum):
     RENAMED = "renamed"
     """It has another name now, or is gone: nothing is there under this name."""
     REPLACED = "replaced"
-    """Its rows are others now, and no row event says which."""
+    """Its rows are others now, or may be, and no row event says which."""
     ALTERED = "altered"
     """Its shape may be another."""
+    VERSIONED = "versioned"
+    """It keeps the history of its rows from now on."""
     WRITTEN = "written"
     """Its rows were changed by a statement that was logged in their place."""
     UNKNOWN = "unknown"
@@ -61,6 +64,9 @@ _OBJECTS: Final = frozenset(
 _PARTED: Final = frozenset(["DROP", "TRUNCATE", "EXCHANGE", "DISCARD", "IMPORT", "CONVERT"])
 """What ALTER TABLE does to a PARTITION or TABLESPACE that takes rows away or brings others."""
 
+_PARTS: Final = frozenset(["PARTITION", "TABLESPACE", "TABLE"])
+_RENAMED_PARTS: Final = frozenset(["COLUMN", "INDEX", "KEY"])
+
 _SCAN = re.compile(
     r"""'(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`]|``)*`
     | (?P<comment> /\*(?!M?!).*?\*/ | \#[^\n]* | --(?=\s|$)[^\n]*)
@@ -80,15 +86,6 @@ def executable(text: str) -> str:
     if "/*" not in text and "--" not in text and "#" not in text:
         return text
     return _SCAN.sub(lambda m: " " if m["comment"] or m["mark"] else m[0], text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Word:
-    text: str
-    upper: str
-    """Empty for what is quoted: no keyword."""
-    name: bool
-    """Whether it can name something."""
 
 
 class Statements:
@@ -152,7 +149,7 @@ class Statements:
         ]
 
 
-def _words(text: str, *, ansi_quotes: bool) -> list[_Word]:
+def _words(text: str, *, ansi_quotes: bool) -> list[Word]:
     """Raises ValueError for what the tokenizer does not take."""
     import sqlglot  # noqa: PLC0415 - a tenth of a second, and most logs have no DDL
     from sqlglot.errors import SqlglotError  # noqa: PLC0415
@@ -172,14 +169,14 @@ def _words(text: str, *, ansi_quotes: bool) -> list[_Word]:
         literal = token.token_type.name in ("STRING", "NUMBER")
         bare = bool(re.fullmatch(r"[\w$]+", token.text)) and not literal
         plain = "" if quoted or literal else token.text.upper()
-        made.append(_Word(token.text, plain, quoted or bare))
+        made.append(Word(token.text, plain, quoted or bare))
     return made
 
 
 class _Reader:
     """One statement. Raises IndexError or ValueError where it is not as expected."""
 
-    def __init__(self, words: Sequence[_Word], database: str) -> None:
+    def __init__(self, words: Sequence[Word], database: str) -> None:
         self._words = words
         self._database = database
         self._at = 0
@@ -226,31 +223,44 @@ class _Reader:
         if head == "DROP":
             return [Effect(Deed.RENAMED, t, verb) for t in self._list()]
         table = self._table()
-        return [Effect(Deed.CREATED, table, verb)] if head == "CREATE" else self._alter(table)
+        if head == "CREATE":
+            kept = Deed.VERSIONED if self._keeps_history() else Deed.CREATED
+            return [Effect(kept, table, verb)]
+        return self._alter(table, ignoring="IGNORE" in seen)
 
-    def _alter(self, table: Table) -> list[Effect]:
-        """The actions behind ALTER TABLE t, parted by commas outside of brackets."""
+    def _keeps_history(self) -> bool:
+        uppers = [word.upper for word in self._words]
+        return ("WITH", "SYSTEM", "VERSIONING") in zip(uppers, uppers[1:], uppers[2:], strict=False)
+
+    def _alter(self, table: Table, *, ignoring: bool) -> list[Effect]:
+        """The actions behind ALTER TABLE t. `ignoring`: rows that do not fit are left out or made to
+        fit (MariaDB)."""
         verb = "ALTER TABLE"
         self._skip("NOWAIT")
         if self._peek() == "WAIT":
             self._at += 2  # and its seconds
-        depth, start = 0, True
-        renamed: Table | None = None
-        while self._at < len(self._words):
-            word = self._next()
-            if word in ("(", ")"):
-                depth += 1 if word == "(" else -1
-            if start and word in _PARTED and self._peek() in ("PARTITION", "TABLESPACE", "TABLE"):
-                verb = f"{verb} … {word} {self._peek()}"
+        actions = list(parted(self._words[self._at :]))
+        for action in actions:
+            if len(action) > 1 and action[0].upper in _PARTED and action[1].upper in _PARTS:
+                verb = f"{verb} … {action[0].upper} {action[1].upper}"
                 others = [Effect(Deed.REPLACED, t, verb) for t in self._mentioned()]
                 return [Effect(Deed.REPLACED, table, verb), *others]
-            if start and word == "RENAME" and self._peek() not in ("COLUMN", "INDEX", "KEY"):
-                self._skip("TO", "AS", "=")
-                renamed = self._table()
-            start = depth == 0 and word == ","
-        if renamed is None:
-            return [Effect(Deed.ALTERED, table, verb)]
-        return _moved([(table, renamed)], f"{verb} … RENAME")
+        if versioned(actions):
+            return [Effect(Deed.VERSIONED, table, f"{verb} … ADD SYSTEM VERSIONING")]
+        found = [Effect(Deed.ALTERED, table, verb)]
+        if (what := "IGNORE" if ignoring else rewritten(actions)) is not None:
+            found = [Effect(Deed.REPLACED, table, f"{verb} … {what}")]
+        for action in actions:
+            if action and action[0].upper == "RENAME" and action[1].upper not in _RENAMED_PARTS:
+                return _moved(
+                    [(table, _Reader(action[1:], self._database).renamed())], f"{verb} … RENAME"
+                )
+        return found
+
+    def renamed(self) -> Table:
+        """What stands behind ALTER TABLE … RENAME."""
+        self._skip("TO", "AS", "=")
+        return self._table()
 
     def _rename(self) -> list[Effect]:
         self._skip("IF", "EXISTS")

@@ -19,6 +19,10 @@ class Lsn(int):
     def __repr__(self) -> str:
         return f"Lsn({self})"
 
+    @property
+    def whole(self) -> bool:
+        return True
+
     def covers(self, other: object) -> bool:
         """PostgreSQL's log is one line: what lies before a position is covered by every later one."""
         if not isinstance(other, Lsn):
