@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc.sources.mysql.events import ANSI_QUOTES, NO_BACKSLASH_ESCAPES
 from cdc.sources.mysql.statements import Deed, Statements
 
 SYNCED = [("a", "t"), ("a", "u"), ("b", "t"), ("a", "odd `name"), ("a", "Größe")]
 
 
-def deeds(text: str, *, ansi: bool = False, folds: bool = False) -> list[tuple[str, str]]:
+def deeds(text: str, mode: int = 0, *, folds: bool = False) -> list[tuple[str, str]]:
     """What is done to which table, run in database a."""
-    found = Statements(SYNCED, folds_names=folds).effects(text, "a", ansi_quotes=ansi)
+    found = Statements(SYNCED, folds_names=folds).effects(text, "a", mode)
     return [(effect.deed.value, ".".join(effect.table)) for effect in found]
 
 
@@ -119,9 +120,19 @@ def test_what_statements_do(text: str, expected: list[tuple[str, str]]) -> None:
 
 
 def test_quotes_are_the_sessions() -> None:
-    """With ANSI_QUOTES a double quote is a name's."""
-    assert deeds('TRUNCATE "t"', ansi=True) == [("truncated", "a.t")]
+    """With ANSI_QUOTES a double quote is a name's, and no backslash escapes in it."""
+    assert deeds('TRUNCATE "t"', ANSI_QUOTES) == [("truncated", "a.t")]
+    assert deeds('TRUNCATE "odd `name"', ANSI_QUOTES) == [("truncated", "a.odd `name")]
+    assert deeds('ALTER TABLE t ADD "\\" int, RENAME x -- " ', ANSI_QUOTES) == [("renamed", "a.t")]
     assert [kind for kind, _ in deeds('TRUNCATE "t"')] == ["unknown", "unknown"]
+
+
+@pytest.mark.parametrize("quote", "'\"")
+def test_backslashes_are_the_sessions(quote: str) -> None:
+    """With NO_BACKSLASH_ESCAPES a string ends at the quote behind one."""
+    text = f"ALTER TABLE t COMMENT = {quote}\\{quote}, DROP PARTITION p -- {quote}"
+    assert deeds(text, NO_BACKSLASH_ESCAPES) == [("replaced", "a.t")]
+    assert deeds(text) == [("altered", "a.t")]
 
 
 def test_case_is_the_servers() -> None:
@@ -130,9 +141,12 @@ def test_case_is_the_servers() -> None:
     assert deeds("TRUNCATE A.T", folds=True) == [("truncated", "a.t")]
 
 
-@given(st.text(alphabet="`'\"/*!-# \n;,.()=atuTRUNCATEDROPLRENM0159\\", max_size=60))
-def test_any_text_is_taken(text: str) -> None:
+@given(
+    st.text(alphabet="`'\"/*!-# \n;,.()=atuTRUNCATEDROPLRENM0159\\", max_size=60),
+    st.sampled_from([0, ANSI_QUOTES, NO_BACKSLASH_ESCAPES, ANSI_QUOTES | NO_BACKSLASH_ESCAPES]),
+)
+def test_any_text_is_taken(text: str, mode: int) -> None:
     """Effects on synced tables, nothing else, whatever the statement is."""
-    for kind, table in deeds(text):
+    for kind, table in deeds(text, mode):
         assert kind in {deed.value for deed in Deed}
         assert table == "." or tuple(table.split(".", 1)) in SYNCED

@@ -49,9 +49,13 @@ class Ddl:
         if names is not self._names:
             self._names = names
             self._statements = Statements(names, folds_names=self._tables.folds_names)
-        effects = self._statements.effects(
-            statement.text, statement.database, ansi_quotes=statement.ansi_quotes
-        )
+        effects = self._statements.effects(statement.text, statement.database, statement.mode)
+        if statement.passing:
+            # The flag is of the session's whole command, which may be the CALL of a procedure: the
+            # table is a temporary one of the synced one's name, or it is the synced one.
+            effects = [
+                e._replace(deed=Deed.REPLACED) if e.deed is Deed.TRUNCATED else e for e in effects
+            ]
         made: list[RowChange] = []
         for effect in effects:
             if (

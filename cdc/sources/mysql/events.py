@@ -25,6 +25,9 @@ read_header = struct.Struct("<IBIIIH").unpack_from
 IGNORABLE: Final = 0x80
 """LOG_EVENT_IGNORABLE_F: a reader that does not know the type may leave it out."""
 
+THREAD_SPECIFIC: Final = 0x4
+"""LOG_EVENT_THREAD_SPECIFIC_F: the session's command has used a temporary table, here or before."""
+
 CRC32: Final = 1
 RESIDUE: Final = 0x2144DF1C
 """The CRC-32 of anything with its own CRC-32 behind it, whatever it is."""
@@ -97,7 +100,9 @@ STANDALONE: Final = 1
 PREPARED_XA: Final = 64
 """Flag of MariaDB's GTID: a transaction that XA PREPARE ends."""
 
-_MODE_ANSI_QUOTES: Final = 4
+ANSI_QUOTES: Final = 1 << 2
+NO_BACKSLASH_ESCAPES: Final = 1 << 20
+"""Bits of sql_mode, of both servers (sql/query_options.h; MariaDB: sql/sql_class.h)."""
 _STATUS: Final[dict[int, int]] = {
     0: 4, 1: 8, 3: 4, 4: 6, 7: 2, 8: 2, 9: 8, 10: 4, 13: 3, 16: 1, 17: 8, 18: 2, 19: 1, 20: 1,
     128: 3, 129: 8,
@@ -119,7 +124,10 @@ class Statement(NamedTuple):
     database: str
     """The session's default."""
     text: str
-    ansi_quotes: bool
+    mode: int
+    """The session's sql_mode, as a number."""
+    passing: bool
+    """It may have used a temporary table."""
     done: bool
     """It really changed the dictionary: a server that logs CREATE TABLE IF NOT EXISTS of a table that
     exists gives it no transaction number. (MySQL 9.7 does so; MariaDB 10.11 does not log it.)"""
@@ -138,8 +146,9 @@ def query_text(body: bytes) -> bytes:
     return body[_QUERY_HEAD + status + schema + 1 :]
 
 
-def read_statement(body: bytes, *, load: bool = False) -> Statement:
-    """A QUERY event, or an EXECUTE_LOAD_QUERY's, whose head is longer. Raises ProtocolError."""
+def read_statement(body: bytes, flags: int, *, load: bool = False) -> Statement:
+    """A QUERY event with its header's flags, or an EXECUTE_LOAD_QUERY's, whose head is longer. Raises
+    ProtocolError."""
     _, _, schema_length, _, status_length = _query(body)
     at = _QUERY_HEAD + (_LOAD_HEAD if load else 0)
     status = _status(body[at : at + status_length])
@@ -150,7 +159,8 @@ def read_statement(body: bytes, *, load: bool = False) -> Statement:
     done = any(any(status.get(code, b"")) for code in (_DDL_XID, _MARIADB_XID))
     # Names are kept in UTF-8 whatever the client spoke.
     database = body[at : at + schema_length].decode(errors="replace")
-    return Statement(database, _text(raw, collation), bool(mode & _MODE_ANSI_QUOTES), done)
+    passing = bool(flags & THREAD_SPECIFIC)
+    return Statement(database, _text(raw, collation), mode, passing, done)
 
 
 def decompressed_query(body: bytes) -> bytes:

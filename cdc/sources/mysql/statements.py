@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from cdc.sources.mysql.alters import Word, parted, rewritten, versioned
+from cdc.sources.mysql.events import ANSI_QUOTES, NO_BACKSLASH_ESCAPES
 
 Table = tuple[str, str]
 """Database and name."""
@@ -67,12 +68,21 @@ _PARTED: Final = frozenset(["DROP", "TRUNCATE", "EXCHANGE", "DISCARD", "IMPORT",
 _PARTS: Final = frozenset(["PARTITION", "TABLESPACE", "TABLE"])
 _RENAMED_PARTS: Final = frozenset(["COLUMN", "INDEX", "KEY"])
 
-_SCAN = re.compile(
-    r"""'(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | `(?:[^`]|``)*`
+_REST: Final = r"""
+    | `(?:[^`]|``)*`
     | (?P<comment> /\*(?!M?!).*?\*/ | \#[^\n]* | --(?=\s|$)[^\n]*)
-    | (?P<mark> /\*M?!\d* | \*/ )""",
-    re.VERBOSE | re.DOTALL,
-)
+    | (?P<mark> /\*M?!\d* | \*/ )"""
+
+
+def _scanner(string: str, double: str) -> re.Pattern[str]:
+    return re.compile(f"(?P<string>{string}) | (?P<double>{double}){_REST}", re.VERBOSE | re.DOTALL)
+
+
+_STRING, _PLAIN_STRING = r"'(?:[^'\\]|\\.|'')*'", "'(?:[^']|'')*'"
+_DOUBLE, _PLAIN_DOUBLE = r'"(?:[^"\\]|\\.|"")*"', '"(?:[^"]|"")*"'
+_SCAN = _scanner(_STRING, _DOUBLE)
+_SCAN_ANSI = _scanner(_STRING, _PLAIN_DOUBLE)
+_SCAN_UNESCAPED = _scanner(_PLAIN_STRING, _PLAIN_DOUBLE)
 _WRAPPED = re.compile(
     r"\s*SET\s+STATEMENT\s.*?\sFOR\s+(?=[A-Z]+\s)|\s*ANALYZE\s+(FORMAT\s*=\s*\w+\s+)?(?!\s|TABLE|LOCAL|NO_WRITE)",
     re.IGNORECASE | re.DOTALL,
@@ -81,11 +91,23 @@ _WRAPPED = re.compile(
 _FIRST = re.compile(r"\s*([A-Za-z]+|\()")
 
 
-def executable(text: str) -> str:
-    """The statement without comments, with what stands in the comments that the server executes."""
-    if "/*" not in text and "--" not in text and "#" not in text:
+def executable(text: str, mode: int = 0) -> str:
+    """The statement as a session with no sql_mode would write it, without comments, and with what
+    stands in the comments that the server executes."""
+    bare = bool(mode & NO_BACKSLASH_ESCAPES) and "\\" in text
+    ansi = bool(mode & ANSI_QUOTES) and '"' in text
+    if not (bare or ansi or "/*" in text or "--" in text or "#" in text):
         return text
-    return _SCAN.sub(lambda m: " " if m["comment"] or m["mark"] else m[0], text)
+
+    def plain(m: re.Match[str]) -> str:
+        if m["comment"] or m["mark"]:
+            return " "
+        if ansi and m["double"]:
+            name = m[0][1:-1].replace('""', '"').replace("`", "``")
+            return f"`{name}`"
+        return m[0].replace("\\", "\\\\") if bare and (m["string"] or m["double"]) else m[0]
+
+    return (_SCAN_UNESCAPED if bare else _SCAN_ANSI if ansi else _SCAN).sub(plain, text)
 
 
 class Statements:
@@ -99,9 +121,9 @@ class Statements:
             name.lower().replace(quote, quote * 2) for _, name in self._synced for quote in '`"'
         }
 
-    def effects(self, text: str, database: str, *, ansi_quotes: bool = False) -> list[Effect]:
-        """What the statement does to synced tables, run with this default database."""
-        text = _WRAPPED.sub("", executable(text))
+    def effects(self, text: str, database: str, mode: int = 0) -> list[Effect]:
+        """What the statement does to synced tables, run with this default database and sql_mode."""
+        text = _WRAPPED.sub("", executable(text, mode))
         first = _FIRST.match(text)
         head = first[1].upper() if first else ""
         if head in HARMLESS:
@@ -113,7 +135,7 @@ class Statements:
         if not drops_database and not any(name in lowered for name in self._names):
             return []
         try:
-            words = _words(text, ansi_quotes=ansi_quotes)
+            words = _words(text)
             found = _Reader(words, database).effects()
         except (ValueError, IndexError):
             return [Effect(Deed.UNKNOWN, table, head) for table in self._named(lowered)]
@@ -149,7 +171,7 @@ class Statements:
         ]
 
 
-def _words(text: str, *, ansi_quotes: bool) -> list[Word]:
+def _words(text: str) -> list[Word]:
     """Raises ValueError for what the tokenizer does not take."""
     import sqlglot  # noqa: PLC0415 - a tenth of a second, and most logs have no DDL
     from sqlglot.errors import SqlglotError  # noqa: PLC0415
@@ -163,9 +185,7 @@ def _words(text: str, *, ansi_quotes: bool) -> list[Word]:
         raise ValueError(str(e)) from e
     made = []
     for token in tokens:
-        quoted = token.token_type.name == "IDENTIFIER" or (
-            ansi_quotes and token.token_type.name == "STRING" and text[token.start] == '"'
-        )
+        quoted = token.token_type.name == "IDENTIFIER"
         literal = token.token_type.name in ("STRING", "NUMBER")
         bare = bool(re.fullmatch(r"[\w$]+", token.text)) and not literal
         plain = "" if quoted or literal else token.text.upper()

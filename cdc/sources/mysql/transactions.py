@@ -292,7 +292,7 @@ class Transactions:
         elif text.startswith(b"ROLLBACK TO "):
             self._back_to(text[12:])
         else:
-            self._statement(events.read_statement(body))
+            self._statement(events.read_statement(body, head[_FLAGS]))
 
     def _xa_statement(self, text: bytes) -> None:
         if text.startswith(b"XA START "):
@@ -387,8 +387,8 @@ class Transactions:
             events.TABLE_MAP: self._table_map,
             events.QUERY: self._query,
             events.QUERY_COMPRESSED: lambda b, h: self._query(events.decompressed_query(b), h),
-            events.EXECUTE_LOAD_QUERY: lambda b, _: self._statement(
-                events.read_statement(b, load=True)
+            events.EXECUTE_LOAD_QUERY: lambda b, h: self._statement(
+                events.read_statement(b, h[_FLAGS], load=True)
             ),
             events.XID: self._xid,
             events.MARIADB_GTID: self._mariadb_gtid,
