@@ -15,7 +15,7 @@ from cdc.sources.mysql.failures import TRANSIENT
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.scanning import read_gtids_at
 from cdc.sources.mysql.source import MysqlSource
-from cdc.sources.source import GapError, Opening
+from cdc.sources.source import GapError, Opening, Position, Stream
 from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase, quoted
 from tests.mysql_fixtures import MakeMysql
@@ -46,6 +46,18 @@ def resumed(database: MysqlDatabase, opening: Opening) -> list[bytes | None]:
         assert source.resume(opening.identity, opening.position, ()) == frozenset()
         with streaming(source, opening.position) as stream:
             return [change[3] for change in changes_to(stream, source.head())]
+
+
+def changes_end(stream: Stream, end: BinlogPosition) -> Position:
+    """Where a stream has come that has given everything up to `end`."""
+    found: list[Position] = []
+
+    def arrived() -> bool:
+        found.extend(e.position for e in stream.read(0.1) if e.position is not None)
+        return bool(found) and found[-1].covers(end)
+
+    wait_until(arrived)
+    return found[-1]
 
 
 def refusal(database: MysqlDatabase, opening: Opening) -> PermanentError:
@@ -142,6 +154,29 @@ class TestResuming:
         opening = begun(database)
         database.execute("SET GLOBAL server_id = 8")
         assert resumed(database, opening) == [b"2\tbehind\n"]
+
+    def test_a_domain_that_was_deleted(self, make_mariadb: MakeMysql) -> None:
+        """The server forgets a domain of GTIDs whose transactions are purged; checkpoints that have them
+        all are good, be they from before that or from after."""
+        database = MysqlDatabase(make_mariadb())
+        with database.connect() as db, db.cursor() as cursor:
+            cursor.execute("SET SESSION gtid_domain_id = 7")
+            cursor.execute("CREATE TABLE IF NOT EXISTS t (id int PRIMARY KEY, body text)")
+        opening = begun(database)
+        assert ",7-" in str(opening.position)
+        database.execute("FLUSH BINARY LOGS")
+        database.execute("INSERT INTO t VALUES (3, 'rotated')")
+        with opened(database, "t") as source, streaming(source, opening.position) as stream:
+            before = source.head()
+            changes_to(stream, before)
+            wait_until(lambda: _purged(database, before.file))
+            database.execute("FLUSH BINARY LOGS DELETE_DOMAIN_ID = (7)")
+            database.execute("INSERT INTO t VALUES (4, 'deleted')")
+            after = changes_end(stream, source.head())
+        database.execute("INSERT INTO t VALUES (5, 'at last')")
+        later = [b"4\tdeleted\n", b"5\tat last\n"]
+        assert resumed(database, replace(opening, position=before)) == later
+        assert resumed(database, replace(opening, position=after)) == later[1:]
 
     def test_a_log_that_was_purged(self, make_mariadb: MakeMysql, make_mysql: MakeMysql) -> None:
         """Scenario 13: purged while down: named, with the way out."""

@@ -10,7 +10,7 @@ from typing import Final
 from appliers.errors import PermanentError, SyncError
 from cdc.sources.mysql.connection import Connection, Server, one, rows, server_of, variables
 from cdc.sources.mysql.failures import NoEventError
-from cdc.sources.mysql.gtid import MysqlGtids
+from cdc.sources.mysql.gtid import MariadbGtids, MysqlGtids
 from cdc.sources.mysql.position import LOG_BEGIN, BinlogPosition
 from cdc.sources.mysql.scanning import Connect
 from cdc.sources.mysql.snapshots import end_of_log, gtids_at
@@ -102,7 +102,7 @@ def verify_identity(
     renumbered = {**then, "server_id": None} == {**now, "server_id": None}
     if server.flavour == "mariadb" and renumbered and position.gtids and str(position.gtids):
         found = gtids_at(db, position, connect) if _size(db, position.file) is not None else None
-        if found is not None and str(found) == str(position.gtids):
+        if _alike(found, position):
             return
     raise PermanentError(
         f"the source is not the one this sync was started on: expected {_shown(then)}, got {_shown(now)}",
@@ -199,20 +199,30 @@ def _verify_place(
     size = _size(db, position.file)
     if size is None:
         oldest = BinlogPosition(files(db)[0][0], LOG_BEGIN)
-        if str(gtids_at(db, oldest, connect)) == str(position.gtids):
+        if _alike(gtids_at(db, oldest, connect), position):
             return  # what is gone is nothing that the checkpoint has not
         raise GapError(
             f"{position.file} is purged from the source's log: changes since {place} are lost",
             f"{way_out}; {KEEP_LONGER}",
         )
     found = gtids_at(db, position, connect) if position.offset <= size else None
-    if found is None or str(found) != str(position.gtids or ""):
+    if not _alike(found, position):
         has = "no transaction ends there" if found is None else f"GTID position {found}"
         raise GapError(
             f"the source's log is another one than the checkpoint's: expected GTID position"
             f" {position.gtids} at {place}, got {has}; it was restored from a backup, or its log was reset",
             way_out + ", if this source is the right one",
         )
+
+
+def _alike(found: MariadbGtids | None, position: BinlogPosition) -> bool:
+    """Whether the log says of a place what the checkpoint does. It may have forgotten domains whose
+    transactions are purged (FLUSH BINARY LOGS DELETE_DOMAIN_ID), but not all: the others' numbers at
+    just this place are those of no other log."""
+    known = position.gtids.last if isinstance(position.gtids, MariadbGtids) else {}
+    if found is None or bool(found.last) is not bool(known):
+        return False
+    return found.last == {d: last for d, last in known.items() if d in found.last}
 
 
 def files(db: Connection) -> tuple[tuple[str, int], ...]:
