@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final
 
 import pymysql
@@ -311,6 +313,29 @@ def test_everything_that_was_streamed_is_in_the_copy(any_mysql_source: MysqlData
                 assert found in possible, f"not a state from {given} to {position}"
                 between += place(position) != place(given)
             assert between, "nothing was written during any round"
+
+
+def test_a_beginning_has_all_that_lies_before_it(mysql_source: MysqlDatabase) -> None:
+    """On MySQL, under load: a position to begin at has the GTIDs of every commit that is before it by
+    file and offset, so that no copy is called exact before the stream has given what it shows."""
+    mysql_source.execute("CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL, body varchar(100))")
+    found = []
+    with opened(mysql_source, "t") as source, _writers(mysql_source, 4):
+        for _ in range(60):
+            found.append(source.start([only_relation(source)]).position)
+            time.sleep(0.003)  # elsewhere among the commits
+    assert place(found[0])[0] == place(found[-1])[0]
+    logged = mysql_source.rows(f"SHOW BINLOG EVENTS IN '{place(found[0])[0]}'")
+    whole = [
+        (int(row[4]), str(before[5]).split("'")[1])
+        for before, row in pairwise(row for row in logged if row[2] in ("Gtid", "Xid"))
+        if row[2] == "Xid"
+    ]
+    for position in found:
+        assert isinstance(position, BinlogPosition)
+        assert position.gtids is not None
+        before = [gtid for end, gtid in whole if end <= position.offset]
+        assert all(map(position.gtids.holds, before))
 
 
 class Replay:

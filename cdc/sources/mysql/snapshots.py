@@ -29,6 +29,9 @@ VISIBLE_WITHIN: Final = 60.0
 """Seconds until a commit that is in the log has to be visible: semi-synchronous replication may hold
 it back for as long as a replica is gone (10 s by default)."""
 
+GAP_WITHIN: Final = 1.0
+"""Seconds in which a gap between MySQL's commits is looked for."""
+
 LOOK: Final = 0.001
 ALIKE_TRIES: Final = 50
 
@@ -54,17 +57,29 @@ def end_of_log(db: Connection, server: Server) -> BinlogPosition:
     return BinlogPosition(file, offset, MariadbGtids.parse(text))
 
 
+def _visible_end(db: Connection, server: Server) -> BinlogPosition | None:
+    """MySQL: the log's end, if all commits before it are visible, and so in its GTIDs."""
+    before = end_of_log(db, server)
+    # A commit that is in the log and not visible yet is owned until after it is.
+    owned = one(db, "SELECT @@GLOBAL.gtid_owned")[0]
+    return None if owned or end_of_log(db, server) != before else before
+
+
 def start_of_stream(
     db: Connection, server: Server, connect: Connect, interrupted: Interrupted
 ) -> BinlogPosition:
     """A position for a stream to begin at: a transaction is behind it, or visible to every snapshot
     that `open_snapshot` opens later.
 
-    MySQL: a commit that is under way may be before it by file and offset, but not by the GTIDs, by
-    which the stream asks for its transactions."""
+    MySQL: on a server whose commits leave no gap, one that is under way may be before it by file and
+    offset, but not by the GTIDs, by which the stream asks for its transactions (16 of 200 ends of the
+    log under 1,700 commits a second; none when waiting for a gap)."""
     if server.flavour == "mysql":
         require_gtids(db)
-        return end_of_log(db, server)
+        until = time.monotonic() + GAP_WITHIN
+        while (end := _visible_end(db, server)) is None and time.monotonic() < until:
+            time.sleep(LOOK)
+        return end or end_of_log(db, server)
     place = open_snapshot(db, server, None, interrupted)
     rows(db, "ROLLBACK")
     return BinlogPosition(place.file, place.offset, gtids_at(db, place, connect))
@@ -120,12 +135,10 @@ def open_alike(
     least = open_snapshot(dbs[0], server, given, interrupted)
     for _ in range(ALIKE_TRIES):
         if server.flavour == "mysql":
-            before = end_of_log(dbs[0], server)
-            # A commit that is in the log and not visible yet is owned until after it is.
-            quiet = not one(dbs[0], "SELECT @@GLOBAL.gtid_owned")[0]
+            before = _visible_end(dbs[0], server)
             for db in dbs:
                 rows(db, BEGIN)
-            if quiet and end_of_log(dbs[0], server) == before:
+            if before is not None and end_of_log(dbs[0], server) == before:
                 return [before] * len(dbs)
         else:
             places = [begin_at(db) for db in dbs]
