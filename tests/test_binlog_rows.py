@@ -454,7 +454,9 @@ def test_text_that_is_not_utf8() -> None:
     reader = one_column(LoggedColumn(codes.VARCHAR, (20, 0), True, "v", collation=45))
     with pytest.raises(ProtocolError) as caught:
         reader.inserts(insert_of(b"\x03ab\xff"), 2)
-    assert str(caught.value) == "table d.t: expected text in UTF-8, got bytes that are none"
+    assert (
+        str(caught.value) == "table d.t: column v: expected text in UTF-8, got bytes that are none"
+    )
     assert caught.value.__cause__ is None
 
 

@@ -449,6 +449,35 @@ def test_rows_larger_than_a_packet(make_mariadb: MakeMysql, make_mysql: MakeMysq
             database.drop()
 
 
+def test_text_that_no_character_encodes(any_mysql_source: MysqlDatabase) -> None:
+    """Half of a surrogate pair, which the servers keep where they do: stream and copy stop at it, rather
+    than to bring another text. The rest of UCS-2 comes as the log has it."""
+    database = any_mysql_source
+    kept = {"ucs2": ("D800", "expected text in ucs2")}
+    if database.server.flavour == "mariadb":
+        kept["utf8mb4"] = "EDA080", "column v: expected text in UTF-8"
+        kept["utf32"] = "0000D800", "expected text in utf32"
+    for charset, (value, said) in kept.items():
+        database.execute(
+            f"CREATE TABLE {charset} (id int PRIMARY KEY, v varchar(20) CHARACTER SET {charset})"
+        )
+        with opened(database, charset) as source:
+            start = source.start([relation := source.catalog([charset]).relations[0]]).position
+            database.execute(f"INSERT INTO {charset} VALUES (1, 'Größe\\\\')")
+            with streaming(source, start) as stream, reading(source) as reader:
+                told = [change[3] for change in changes_to(stream, source.head())]
+                assert rows_of(reader, relation) == told == ["1\tGröße\\\\\n".encode()]
+            database.execute(f"INSERT INTO {charset} VALUES (2, _{charset} x'{value}')")
+            with streaming(source, start) as stream, pytest.raises(PermanentError) as caught:
+                changes_to(stream, source.head())
+            assert said in str(caught.value)
+            with reading(source) as reader, pytest.raises(PermanentError) as caught:
+                rows_of(reader, relation)
+            assert f"table {relation.table}: " in str(caught.value)
+            assert "got bytes that are none" in str(caught.value)
+            assert "correct such rows on the source" in caught.value.hint
+
+
 def test_many_columns(any_mysql_source: MysqlDatabase) -> None:
     """More columns than one byte counts, each printed here."""
     columns = ", ".join(f"c{n} double" for n in range(300))

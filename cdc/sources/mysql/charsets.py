@@ -16,9 +16,10 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from cdc.sources.mysql.errors import ProtocolError
+from cdc.sources.mysql.utf8 import CORRECT
 
 Converter = Callable[[bytes], bytes]
-"""Makes UTF-8 of a value. Raises UnicodeDecodeError (a ValueError) where it cannot be text."""
+"""Makes UTF-8 of a value. Raises ProtocolError, or UnicodeDecodeError, where it cannot be text."""
 
 BINARY: Final = 63
 """The collation of columns that hold bytes, not text."""
@@ -99,7 +100,7 @@ def converter(charset: str) -> Converter | None:
     if charset in {"utf8mb3", "utf8mb4"}:
         return None
     if charset in _WIDE:
-        return _plain(_WIDE[charset])
+        return _plain(charset)
     if charset in _MULTIBYTE:
         codec, shape, changed, added = _MULTIBYTE[charset]
         return _multibyte(codec, shape, changed, added())
@@ -113,8 +114,18 @@ def converter(charset: str) -> Converter | None:
     return lambda value: value if value.isascii() else single(value)
 
 
-def _plain(codec: str) -> Converter:
-    return lambda value: value.decode(codec).encode()
+def _plain(charset: str) -> Converter:
+    codec = _WIDE[charset]
+
+    def convert(value: bytes) -> bytes:
+        try:
+            return value.decode(codec).encode()
+        except UnicodeDecodeError:
+            raise ProtocolError(
+                f"expected text in {charset}, got bytes that are none", CORRECT
+            ) from None
+
+    return convert
 
 
 _WIDE: Final = {

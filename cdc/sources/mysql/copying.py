@@ -247,7 +247,7 @@ class MysqlChunkReader:
         statement = f"SELECT {lines.selected} FROM {table.quoted}{force}{where}"
         with closing(results.packets(self._db, statement)) as blocks:
             for block in blocks:
-                yield lines.to_lines(block)
+                yield lines.read(block, table.table)
 
     def _most_joined(self) -> int:
         if not self._packet:

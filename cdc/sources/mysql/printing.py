@@ -17,8 +17,11 @@ from typing import Final
 from appliers.lines import escape
 from cdc.sources.mysql import results
 from cdc.sources.mysql.catalog import Field
+from cdc.sources.mysql.charsets import converter
 from cdc.sources.mysql.connection import quoted
+from cdc.sources.mysql.errors import ProtocolError
 from cdc.sources.mysql.floats import double_text, float_text
+from cdc.sources.mysql.utf8 import whole_utf8
 
 TEXTS: Final = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext"})
 LABELS: Final = frozenset({"enum", "set"})
@@ -49,6 +52,16 @@ class Lines:
 
     selected: str
     to_lines: Callable[[Sequence[bytes]], list[bytes]]
+    columns: Sequence[str]
+
+    def read(self, rows: Sequence[bytes], table: str) -> list[bytes]:
+        """The lines, which are UTF-8. Raises ProtocolError, which names the table."""
+        try:
+            found = self.to_lines(rows)
+            whole_utf8(found, self.columns)
+        except ProtocolError as e:
+            raise ProtocolError(f"table {table}: {e}", e.hint) from None
+        return found
 
 
 def lines_of(
@@ -66,6 +79,7 @@ def lines_of(
         else:
             left -= size
             parts.append(f"IFNULL({_joined(field)}, x'5C4E')")
+    names = [field.name for field in fields]
     selected: list[str] = []
     prints: list[Print | None] = []
     run: list[str] = []
@@ -81,8 +95,8 @@ def lines_of(
             selected.append(part[0])
             prints.append(part[1])
     if prints == [None]:
-        return Lines(f"CONCAT({selected[0]}, x'0A')", _whole)
-    return Lines(", ".join(selected), _compile(prints))
+        return Lines(f"CONCAT({selected[0]}, x'0A')", _whole, names)
+    return Lines(", ".join(selected), _compile(prints), names)
 
 
 def _whole(rows: Sequence[bytes]) -> list[bytes]:
@@ -120,6 +134,9 @@ def _raw(field: Field, *, large: bool) -> tuple[str, Print] | None:
         return name, _hex
     if large and field.base in BYTES:
         return name, _hex
+    if field.charset == "ucs2" and field.base in TEXTS:
+        # MySQL would make an empty text of one that has half a surrogate pair.
+        return f"CAST({name} AS BINARY)", _ucs2
     if large and field.base in TEXTS | LABELS | {"json"}:
         return f"CONVERT({name} USING utf8mb4)", escape
     return None
@@ -160,6 +177,11 @@ def _joined(field: Field) -> str:
 
 def _hex(value: bytes) -> bytes:
     return rb"\\x" + value.hex().encode()
+
+
+def _ucs2(value: bytes) -> bytes:
+    convert = converter("ucs2")
+    return escape(convert(value) if convert else value)
 
 
 def _float(value: bytes) -> bytes:

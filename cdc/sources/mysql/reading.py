@@ -43,7 +43,7 @@ def reread(
         statement = f"SELECT {lines.selected} FROM {table.quoted} WHERE {condition}"
         with translating():
             for block in results.packets(db, statement):
-                found += lines.to_lines(block)
+                found += lines.read(block, table.table)
     if wanted.key_names == relation.key_names:
         found = _spelled_alike(fields, wanted, found, wanted_keys)
     return Reread(wanted, found, str(position))

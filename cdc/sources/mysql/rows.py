@@ -16,7 +16,6 @@ a JSON document of five values in each row, 100,000: the documents take two thir
 from __future__ import annotations
 
 import struct
-from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple
@@ -31,6 +30,7 @@ from cdc.sources.mysql.pieces import Code
 from cdc.sources.mysql.table_map import TableMap
 from cdc.sources.mysql.temporal import OLD_TEMPORAL, REBUILD
 from cdc.sources.mysql.texts import with_function
+from cdc.sources.mysql.utf8 import whole_utf8
 from cdc.sources.mysql.values import code_of
 
 __all__ = ["RowsReader", "Update", "compile_rows"]
@@ -44,7 +44,6 @@ ALL_COLUMNS: Final = (
 )
 _MOST_IMAGES: Final = 32
 """Sets of columns that are remembered: one where row images are FULL."""
-_PIECE: Final = 1 << 20
 _DAMAGE: Final = (
     ProtocolError,
     IndexError,
@@ -105,6 +104,7 @@ class RowsReader:
     ) -> None:
         self._map = table_map
         self._columns = columns
+        self._names = [column.name or "" for column in table_map.columns]
         self._old = old
         self._images: dict[tuple[bytes, bool], Images] = {}
         self._partial: PartialUpdates | None = None
@@ -169,7 +169,7 @@ class RowsReader:
             if self._partial is None:
                 self._partial = PartialUpdates(self._map, self._columns)
             pairs = self._partial.read(body, at, self._bits(old), self._bits(new))
-            self._check_text([line for pair in pairs for line in pair])
+            whole_utf8([line for pair in pairs for line in pair], self._names)
             return [(before, filled(before, after)) for before, after in pairs]
         except _DAMAGE as e:
             raise self._damaged(e) from None
@@ -294,7 +294,7 @@ class RowsReader:
         """The lines, with those read again in which something has to be escaped."""
         if not images.text:
             return lines
-        block = self._check_text(lines)
+        block = whole_utf8(lines, self._names)
         tabs = len(self._columns) - 1
         if (
             block.count(b"\\") == backslashes
@@ -311,23 +311,6 @@ class RowsReader:
             else line
             for line, at in zip(lines, starts, strict=True)
         ]
-
-    def _check_text(self, lines: list[bytes]) -> bytes:
-        """All lines in one; they must be UTF-8 (of ASCII, a search in C at memory's speed)."""
-        block = lines[0] if len(lines) == 1 else b"".join(lines)
-        if not block.isascii():
-            check = getincrementaldecoder("utf-8")().decode
-            try:
-                # In pieces: as text it takes up to four times the memory.
-                for start in range(0, len(block), _PIECE):
-                    check(block[start : start + _PIECE])
-                check(b"", final=True)
-            except UnicodeDecodeError:
-                raise ProtocolError(
-                    "expected text in UTF-8, got bytes that are none",
-                    "find the rows whose text does not convert with CONVERT(column USING utf8mb4)",
-                ) from None
-        return block
 
 
 def filled(before: bytes, after: bytes) -> bytes:
