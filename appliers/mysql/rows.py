@@ -194,12 +194,15 @@ class Rows:
         """Goes through the deltas in order to see which rows are missing at the end."""
         whole: dict[tuple[Relation, Key], bytes] = {}
         partial: dict[tuple[Relation, Key], bytes] = {}
+        gone: set[tuple[Relation, Key]] = set()
         work = self._work
         healed = 0
         for note in notes:
             at = (note.relation, note.key)
             lost = note.step >= 0 and not outcomes[note.step].touched
-            known = at in whole or at in partial
+            known = at in whole or at in partial or at in gone
+            if note.image is None:
+                gone.add(at)
             if lost and note.relation.table not in work.redo and not known:
                 healed += 1
             if note.image is None or note.whole:

@@ -228,18 +228,17 @@ class Rows:
         """Goes through the deltas in order to see which rows are missing at the end."""
         whole: dict[tuple[Relation, Key], bytes] = {}
         partial: dict[tuple[Relation, Key], bytes] = {}
+        gone: set[tuple[Relation, Key]] = set()
         work = self._work
         healed = 0
         for note in notes:
             at = (note.relation, note.key)
             lost = note.step >= 0 and not found(results[note.step])
-            if (
-                lost
-                and note.relation.table not in work.redo
-                and at not in whole
-                and at not in partial
-            ):
+            known = at in whole or at in partial or at in gone
+            if lost and note.relation.table not in work.redo and not known:
                 healed += 1
+            if note.image is None:
+                gone.add(at)
             if note.image is None or note.whole:
                 whole.pop(at, None)
                 partial.pop(at, None)

@@ -52,7 +52,7 @@ class Net:
         key = target.key_in(image)
         old = target.key_in(before) if before is not None else key
         stored = self._stored(old)
-        lost = stored is None and not writer.wants(target, old)
+        lost = stored is None and old not in rows and not writer.wants(target, old)
         if old != key:
             rows[old] = None
         values = target.relation.values(image)

@@ -39,11 +39,13 @@ class Writer:
         self.redo = set(redo)
         """Tables under the redo rules."""
         self.healed = 0
+        self._deltas: Sequence[Delta | Run] = ()
         self._to_read: dict[Target, dict[Row, bytes]] = {}
         """Images that hold the keys of the rows to be read again."""
 
     def write(self, deltas: Sequence[Delta | Run]) -> None:
         """Raises IntegrityError where the order of the deltas does not keep within a constraint."""
+        self._deltas = deltas
         for (op, relation), some in groupby(deltas, _run_of):
             target = self._target_of(relation)
             redo = relation.table in self.redo
@@ -189,10 +191,19 @@ class Writer:
                 touched = self._db.executemany(part.update, rows).rowcount
             if touched == len(rows):
                 continue
+            gone = self._deleted(target)
             for _, _, image in some:
                 key = target.key_in(image)
                 if not self.is_there(target, key):
-                    self.want(target, key, image, lost=not redo)
+                    self.want(target, key, image, lost=not redo and key not in gone)
+
+    def _deleted(self, target: Target) -> set[Row]:
+        """Keys of rows that these deltas delete: that an update does not find them is no wonder."""
+        return {
+            target.key_in(d.before)
+            for d in self._deltas
+            if d.op is Op.DELETE and d.relation is target.relation and d.before is not None
+        }
 
     def _replace_part(self, target: Target, part: Part, values: Row) -> None:
         """`replace`, of a row of which the other columns stay as they are."""

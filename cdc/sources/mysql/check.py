@@ -91,8 +91,8 @@ def _images(found: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding(
             "warn",
             "binlog_row_image",
-            f"is {image}: an INSERT that leaves columns out stops the sync, because the log does not say what"
-            " they became; and deletes name their customer only by the key",
+            f"is {image}: rows whose INSERT leaves columns out are read again from the source, because the log"
+            " does not say what they became; and deletes name their customer only by the key",
             "SET GLOBAL binlog_row_image = FULL",
         )
     if found.get("binlog_row_value_options"):

@@ -18,6 +18,9 @@ from cdc.sources.mysql.charsets import charset_of, converter
 from cdc.sources.mysql.errors import ProtocolError
 from cdc.sources.mysql.position import Xid
 
+Head = tuple[int, int, int, int, int, int]
+"""An event's header: seconds, type, server, length, end in its file, flags."""
+
 HEADER: Final = 19
 read_header = struct.Struct("<IBIIIH").unpack_from
 """Seconds since 1970, type, server, length, end in its file (its low 32 bits), flags."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from appliers.delta import Commit, Op
+from appliers.delta import UNCHANGED, Commit, Op
 from appliers.relation import Relation
+from cdc.sources.mysql.errors import ProtocolError
 from cdc.sources.mysql.position import BinlogPosition
+from cdc.sources.mysql.rows import ALL_COLUMNS, NOT_ALL
 from cdc.sources.source import Change, ChangeRun, Piece
 
 PIECE_BYTES: Final = 4 << 20
@@ -54,6 +56,15 @@ class Gathering:
     def inserts(self, relation: Relation, rows: list[bytes]) -> None:
         self._changes.append((Op.INSERTS, relation, None, rows, self.commit, self.ordinal + 1))
         self._count(len(rows))
+
+    def gapped_inserts(self, relation: Relation, rows: list[bytes]) -> None:
+        """New rows of which the log lacks values: no row is there, then one comes that only the source
+        has whole. Raises ProtocolError for those whose key is lacking too."""
+        for row in rows:
+            values = relation.values(row)
+            if any(values[i] is UNCHANGED for i in relation.key_columns):
+                raise ProtocolError(f"table {relation.table}: {NOT_ALL}", ALL_COLUMNS)
+            self.append([(Op.DELETE, relation, row, None), (Op.UPDATE, relation, None, row)])
 
     def deletes(self, relation: Relation, rows: list[bytes]) -> None:
         op, commit = Op.DELETE, self.commit

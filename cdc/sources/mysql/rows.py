@@ -42,6 +42,7 @@ ALL_COLUMNS: Final = (
     "SET GLOBAL binlog_row_image = 'FULL', and have sessions that set it do the same; then"
     " `cdc snapshot` copies everything again"
 )
+NOT_ALL: Final = "expected an INSERT with all columns, got one without those of default value"
 _MOST_IMAGES: Final = 32
 """Sets of columns that are remembered: one where row images are FULL."""
 _DAMAGE: Final = (
@@ -106,6 +107,7 @@ class RowsReader:
         self._columns = columns
         self._names = [column.name or "" for column in table_map.columns]
         self._old = old
+        self.gapped = False
         self._images: dict[tuple[bytes, bool], Images] = {}
         self._partial: PartialUpdates | None = None
         # What the last event of each kind began with, behind the table's number: the same, nearly
@@ -121,18 +123,17 @@ class RowsReader:
 
         With `binlog_row_image` MINIMAL or NOBLOB both servers leave out columns that the statement
         did not name (measured): they have their defaults, of which the log says nothing. That is a
-        ProtocolError unless `gaps` asks for UNCHANGED there, for whoever reads those rows again.
+        ProtocolError unless `gaps` asks for UNCHANGED there, for whoever reads those rows again:
+        `gapped` says whether there are.
         """
         try:
             begin = self._insert
             if begin is None or not body.startswith(begin.head, 8):
                 begin = self._insert = self._begin(body, version, (False,))
             images = begin.images[0]
-            if not images.whole and not gaps:
-                raise ProtocolError(
-                    "expected an INSERT with all columns, got one without those of default value",
-                    ALL_COLUMNS,
-                )
+            self.gapped = not images.whole
+            if self.gapped and not gaps:
+                raise ProtocolError(NOT_ALL, ALL_COLUMNS)
             return self._rows(images, body, begin.at)
         except _DAMAGE as e:
             raise self._damaged(e) from None

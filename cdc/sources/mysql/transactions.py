@@ -12,6 +12,7 @@ from appliers.errors import PermanentError
 from cdc.sources.mysql import events
 from cdc.sources.mysql.ddl import Ddl
 from cdc.sources.mysql.errors import ProtocolError
+from cdc.sources.mysql.events import Head
 from cdc.sources.mysql.gathering import Gathering, RowChange
 from cdc.sources.mysql.payload import payload_events
 from cdc.sources.mysql.place import Place
@@ -21,9 +22,6 @@ from cdc.sources.mysql.shapes import Shapes, Target
 from cdc.sources.mysql.statements import savepoint_name
 from cdc.sources.mysql.tables import Tables
 from cdc.sources.source import GapError
-
-Head = tuple[int, int, int, int, int, int]
-"""An event's header: seconds, type, server, length, end in its file, flags."""
 
 Handler = Callable[[bytes, Head], None]
 
@@ -152,7 +150,9 @@ class Transactions:
 
     def _inserts(self, body: bytes, head: Head) -> None:
         if target := self._target(body, head):
-            self.rows.inserts(target[0], target[1].inserts(body, events.VERSIONS[head[_TYPE]]))
+            relation, reader = target
+            found = reader.inserts(body, events.VERSIONS[head[_TYPE]], gaps=True)
+            (self.rows.gapped_inserts if reader.gapped else self.rows.inserts)(relation, found)
 
     def _deletes(self, body: bytes, head: Head) -> None:
         if target := self._target(body, head):
