@@ -12,7 +12,7 @@ from typing import Any, Final
 from appliers.errors import PermanentError
 from appliers.images import Format
 from appliers.relation import Column, Relation
-from cdc.sources.mysql.connection import Connection, quoted, rows
+from cdc.sources.mysql.connection import Connection, quoted, rows, server_of
 from cdc.sources.source import Catalog, Refused
 
 SYSTEM: Final = ("information_schema", "mysql", "performance_schema", "sys")
@@ -32,8 +32,11 @@ _COLUMNS = """
 
 _INDEXES = """
     SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, INDEX_TYPE
-    FROM information_schema.STATISTICS WHERE {} AND NON_UNIQUE = 0
+    FROM information_schema.STATISTICS WHERE {} AND NON_UNIQUE = 0 AND {}
     ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"""
+
+_SEEN: Final = {"mysql": "IS_VISIBLE = 'YES'", "mariadb": "IGNORED = 'NO'"}
+"""No copy can be read through an index that the optimizer is not to see."""
 
 _COMMENT = re.compile(r"\s*/\*.*?\*/")
 
@@ -195,7 +198,8 @@ def load_tables(
     for schema, name, *rest in rows(db, _COLUMNS.format(condition), values):
         if (table := tables.get((schema, name))) is not None:
             table.fields.append(_field(rest))
-    for schema, name, index, *part in rows(db, _INDEXES.format(condition), values):
+    indexes = _INDEXES.format(condition, _SEEN[server_of(db).flavour])
+    for schema, name, index, *part in rows(db, indexes, values):
         if (table := tables.get((schema, name))) is not None:
             table.indexes.setdefault(index, []).append((part[0], part[1], part[2]))
     return list(tables.values())
