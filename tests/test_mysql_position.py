@@ -11,9 +11,11 @@ from pymysqlreplication.gtid import GtidSet
 
 from appliers.errors import PermanentError
 from cdc.sources.mysql.gtid import MariadbGtids, MysqlGtids, parse_gtids
+from cdc.sources.mysql.place import Place
 from cdc.sources.mysql.position import BinlogPosition, Prepared, Xid
 from tests.mysql_databases import MysqlDatabase
 
+GB = 1 << 30
 A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 B = "4e11fa47-71ca-11e1-9e33-c80aa9429562"
 
@@ -178,3 +180,36 @@ def test_what_are_no_gtids_is_refused(text: str) -> None:
     """ValueError, nothing else."""
     with pytest.raises(ValueError, match="expected"):
         parse_gtids(text)
+
+
+def test_a_transaction_that_passes_4_gb() -> None:
+    """An event's header has the low 32 bits of its end; a file ends behind the transactions that were
+    committed together with the one that made it too large. Positions count on."""
+    place = Place(BinlogPosition.parse(f"b.000001:{GB // 2} gtids=0-1-1"), mariadb=True)
+    place.rotate("b.000001", GB // 2)
+    place.owns(0, 1, 2)
+    for end in (GB, 2 * GB, 3 * GB, 4 * GB - 1, 4 * GB + 50, 5 * GB, 6 * GB, 7 * GB, 8 * GB + 7):
+        place.at(end % (4 * GB))
+        assert place.start(end % (4 * GB), 100) == end - 100
+    assert place.position((), ()).place() == ("b.000001", GB // 2)
+    place.passed()
+    assert str(place.position((), ())) == f"b.000001:{8 * GB + 7} gtids=0-1-2"
+    place.rotate("b.000002", 4)
+    place.at(300)
+    place.passed()
+    assert str(place.position((), ())) == "b.000002:300 gtids=0-1-2"
+
+
+def test_a_beginning_behind_4_gb() -> None:
+    """A dump by GTID tells of the file's head first, and leaves out what lies before the beginning:
+    until then positions are the beginning's."""
+    start = BinlogPosition.parse(f"b.000001:{5 * GB} gtids=0-1-1")
+    place = Place(start, mariadb=True)
+    place.rotate("b.000001", 4)
+    place.at(256)
+    place.passed()
+    assert place.position((), ()) == start
+    place.owns(0, 1, 2)
+    place.at((5 * GB + 900) % (4 * GB))
+    place.passed()
+    assert str(place.position((), ())) == f"b.000001:{5 * GB + 900} gtids=0-1-2"
