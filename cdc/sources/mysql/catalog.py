@@ -17,6 +17,8 @@ from cdc.sources.source import Catalog, Refused
 
 SYSTEM: Final = ("information_schema", "mysql", "performance_schema", "sys")
 ENGINE: Final = "InnoDB"
+VERSIONED: Final = "SYSTEM VERSIONED"
+"""A kind of tables: MariaDB's that keep the history of their rows."""
 OWN: Final = "cdc_"
 
 ADD_KEY: Final = "ALTER TABLE {} ADD PRIMARY KEY (…), or a UNIQUE index on NOT NULL columns"
@@ -131,7 +133,7 @@ class Table:
                 "is a view: its changes are not in the log",
                 "sync the tables behind it",
             )
-        if self.kind == "SYSTEM VERSIONED":
+        if self.kind == VERSIONED:
             return Refused(
                 self.table,
                 "keeps the history of its rows: the log does not tell them from those that are there",
@@ -268,9 +270,7 @@ def select(
 
 def _wild(tables: Sequence[Table], schema: str) -> list[Table]:
     """Views and sequences are no tables to a wildcard."""
-    return [
-        t for t in tables if t.schema == schema and t.kind in ("BASE TABLE", "SYSTEM VERSIONED")
-    ]
+    return [t for t in tables if t.schema == schema and t.kind in ("BASE TABLE", VERSIONED)]
 
 
 def _named(tables: Sequence[Table], pattern: str, home: str) -> Table:

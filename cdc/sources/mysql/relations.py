@@ -11,7 +11,7 @@ from appliers.errors import PermanentError
 from appliers.images import Format
 from appliers.relation import Column, Relation, index_of
 from cdc.sources.mysql import codes
-from cdc.sources.mysql.catalog import ADD_KEY, Field, Table, table_now
+from cdc.sources.mysql.catalog import ADD_KEY, VERSIONED, Field, Table, table_now
 from cdc.sources.mysql.charsets import BINARY
 from cdc.sources.mysql.connection import Connection, quoted
 from cdc.sources.mysql.rows import RowsReader, compile_rows
@@ -160,6 +160,8 @@ class SyncedTables:
             self._stale.discard(name)
             if now is None:
                 return None
+            if now.kind == VERSIONED and (refused := now.refusal()) is not None:
+                raise PermanentError(f"table {refused.table} {refused.reason}", refused.remedy)
             self._tables[name] = now
             return now
         return known
