@@ -80,6 +80,10 @@ class Sync:
     """Patterns: `name`, `schema.name`, `schema.*`, `*`. Never empty."""
     on_unrepresentable: Unrepresentable = DEFAULT
     """What becomes of values that the target cannot hold."""
+    log_warning: int = 10 * 10**9
+    """Bytes of its log that the source may keep for this sync before it is told."""
+    log_limit: int | None = None
+    """Bytes above which the sync gives up, so that the source's disk does not fill. None: it never does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +199,12 @@ class _Reading:
         if source and target and source.url and place(source.url) == place(target.url):
             self._add((*at, "target"), "another database than the source", f'"{shape.target}"')
         tables = self._tables((*at, "tables"), shape.tables, customer)
+        if source and shape.log_limit is not None and not source.url.startswith("postgres"):
+            wanted = "a PostgreSQL source (others keep their log for a time, whoever has read it)"
+            self._add((*at, "log_limit"), wanted, f'"{shape.source}"')
         policy = Unrepresentable(shape.on_unrepresentable)
-        return Sync(name, source, target, tables, policy) if source and target else None
+        sizes = shape.log_warning, shape.log_limit
+        return Sync(name, source, target, tables, policy, *sizes) if source and target else None
 
     def slots(self, syncs: Iterable[str]) -> None:
         """Two syncs may not share a slot's name."""

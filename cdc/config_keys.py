@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ByteSize, ConfigDict
 
 
 class Keys(BaseModel):
@@ -34,6 +34,8 @@ class SyncKeys(Keys):
     mode: Literal["incremental"] = "incremental"
     on_error: Literal["stop"] = "stop"
     on_unrepresentable: Literal["error", "null", "text"] = "error"
+    log_warning: ByteSize = ByteSize(10 * 10**9)
+    log_limit: ByteSize | None = None
 
 
 class FileKeys(Keys):
@@ -56,7 +58,10 @@ def known_keys(at: Sequence[str | int]) -> list[str]:
     return list(model.model_fields)
 
 
+_SIZE: Final = 'a size such as "10GB"'
 TYPES: Final = {
+    "byte_size": _SIZE,
+    "byte_size_unit": _SIZE,
     "string_type": "a string",
     "list_type": "an array of strings",
     "dict_type": "a table",

@@ -17,6 +17,7 @@ from appliers.checkpoint import Checkpoint, Control, TableState
 from appliers.errors import SyncError
 from appliers.registry import applier_for
 from cdc.config import Config, Database, Sync
+from cdc.log_watch import growth
 from cdc.logs import describe
 from cdc.runtime import Live, Runtime, SnapshotProgress, State
 from cdc.sources.registry import source_for
@@ -220,6 +221,8 @@ def _status(
     if error is None:
         failed = target if target.error else source
         error, hint = failed.error, failed.hint
+    if error is None and hint is None and log is not None:
+        hint = growth(sync, log.log)
     return SyncStatus(
         name=sync.name,
         source=sync.source.name,

@@ -27,6 +27,7 @@ from appliers.errors import FormatError, LockedError, PermanentError, SyncError,
 from appliers.registry import applier_for
 from cdc.config import Config, ConfigError, Sync, load
 from cdc.goal import Ending, Goal
+from cdc.log_watch import LogWatch, let_go
 from cdc.logs import configure, event
 from cdc.progress import Tracker
 from cdc.runtime import Runtime
@@ -48,6 +49,9 @@ fault of the target's foreign keys and not of rows that were read again too late
 LOCK_PATIENCE: Final = 10.0
 """Seconds that another's lock on the target is waited for: the connection of a worker that was killed
 may outlive it by a moment."""
+
+LET_GO_WITHIN: Final = 10.0
+"""Seconds that the source may take to notice that a session has left its slot."""
 
 PAUSE_LOOK: Final = 1.0
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
@@ -76,6 +80,8 @@ class Worker:
         self._joins = False
         self._unsettled = 0
         self._locked_at: float | None = None
+        self._watch = LogWatch(sync, self._give_up)
+        self._too_much: PermanentError | None = None
 
     def stop(self) -> None:
         """Asks for a clean end. May be called by any thread."""
@@ -104,11 +110,34 @@ class Worker:
             _tell(e)
             return 1
         self._tracker.start()
+        self._watch.start()
         try:
-            return self._sessions()
+            code = self._sessions()
+            return code if self._too_much is None else self._let_go(self._too_much)
         finally:
+            self._watch.end()
             self._tracker.close()
             self._runtime.unlock()
+
+    def _give_up(self, error: PermanentError) -> None:
+        """The source keeps too much of its log for us."""
+        self._too_much = error
+        self.stop()
+
+    def _let_go(self, error: PermanentError) -> int:
+        """The session has ended; its connection, and with it the slot's use, may take a moment more."""
+        until = time.monotonic() + LET_GO_WITHIN
+        while True:
+            try:
+                let_go(self._sync)
+            except SyncError as e:
+                if time.monotonic() > until:
+                    # Started again, the worker sees again how much is kept.
+                    event(log, "slot-not-dropped", logging.ERROR, error=str(e), hint=e.hint)
+                    return 1
+                time.sleep(0.2)
+            else:
+                return self._failed(error)
 
     def _sessions(self) -> int:
         while not self._stop.is_set():

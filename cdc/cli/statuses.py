@@ -76,7 +76,7 @@ def table(syncs: Sequence[Status]) -> Iterator[str]:
         if sync is not None and sync["error"]:
             yield f"  Error: {sync['error']}"
         if sync is not None and sync["hint"]:
-            yield f"  Try: {sync['hint']}"
+            yield f"  {'Try' if sync['error'] else 'Note'}: {sync['hint']}"
 
 
 def _cells(sync: Status) -> tuple[str, ...]:
