@@ -28,6 +28,8 @@ __all__ = ["Database", "MakeServer", "on_every_source", "on_every_target", "wait
 
 SEED: Final = int(os.environ.get("CDC_TEST_SEED") or random.randrange(2**32))
 os.environ["CDC_TEST_SEED"] = str(SEED)  # for the processes that share the run
+INSTEAD: Final = os.environ.get("CDC_TEST_POSTGRES")
+"""The folder of another PostgreSQL's programs, which takes the place of 18."""
 DATABASES: Final = pytest.StashKey[list[Database]]()
 
 # Tests with this mark run once for every version; source_server and source_db follow it.
@@ -55,7 +57,7 @@ class MakeServer(Protocol):
 def bin_dir_of(major: int) -> Path | None:
     """PostgreSQL 18 comes from the wheel, so that every machine tests the same one."""
     if major == 18:
-        return embedded_bin_dir()
+        return Path(INSTEAD) if INSTEAD else embedded_bin_dir()
     return next((path for path in system_bin_dirs() if path.parent.name == str(major)), None)
 
 

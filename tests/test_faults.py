@@ -16,7 +16,7 @@ from tests.databases import Database, wait_until
 from tests.proxy import Proxy
 from tests.servers import MakeServer
 from tests.syncs import MakeSync, Sync, checkpoint_of, told
-from tests.targets import PostgresTarget, Target, written_twice
+from tests.targets import MysqlTarget, PostgresTarget, Target, written_twice
 from tests.workload import Workload
 
 FreshDatabase = Callable[[LocalPostgres], Database]
@@ -309,27 +309,36 @@ def test_a_hung_target_does_not_keep_the_worker(
     assert target_db.rows("SELECT count(*), count(DISTINCT id) FROM events") == [(100, 100)]
 
 
+@pytest.fixture(params=["postgres", "mariadb"])
+def own_target(request: pytest.FixtureRequest) -> PostgresTarget | MysqlTarget:
+    """On a server of its own."""
+    fixture = request.getfixturevalue
+    if request.param == "postgres":
+        return PostgresTarget(fixture("fresh_database")(fixture("make_server")()))
+    return MysqlTarget(fixture("fresh_mysql_database")(fixture("make_mariadb")()))
+
+
 def test_one_target_down_does_not_slow_the_other(
     source_db: Database,
     one_target: Target,
-    fresh_database: FreshDatabase,
-    make_server: MakeServer,
+    own_target: PostgresTarget | MysqlTarget,
     make_sync: MakeSync,
 ) -> None:
     """Scenario 40: two syncs of one source; one target is down for the whole run, and the other's lag
     does not grow. When it is back, it catches up."""
     source_db.execute(SMALL)
-    server = make_server()
-    down = make_sync(
-        source_db, PostgresTarget(fresh_database(server)), ("events", "markers"), name="down"
-    )
+    server = own_target.database.server
+    down = make_sync(source_db, own_target, ("events", "markers"), name="down")
     up = make_sync(source_db, one_target, ("events", "markers"), name="up")
     for sync in (down, up):
         sync.start()
         sync.wait_copied()
-    # The tables are looked at below: a crash may take back the last, asynchronous commits.
-    down.target.execute("CHECKPOINT")
-    server.stop("immediate")
+    if isinstance(server, LocalPostgres):
+        # The tables are looked at below: a crash may take back the last, asynchronous commits.
+        down.target.execute("CHECKPOINT")
+        server.stop("immediate")
+    else:
+        server.stop("fast")
     for n in range(10):
         source_db.execute(
             f"INSERT INTO events SELECT g, repeat('x', 200) FROM generate_series({n * 1000}, {n * 1000 + 999}) g"

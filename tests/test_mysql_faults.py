@@ -290,23 +290,24 @@ def test_another_server_behind_the_same_address(
     assert target.rows("SELECT count(*) FROM events") == [(0,)]
 
 
+@from_each_source
 def test_one_target_down_does_not_slow_the_other(
+    request: pytest.FixtureRequest,
     fresh_mysql_database: FreshDatabase,
-    make_mariadb: MakeMysql,
-    mariadb_source: MysqlDatabase,
-    one_target: Target,
+    pair: Pair,
     make_sync: MakeSync,
 ) -> None:
     """Scenario 40: two syncs of one source; one target is down for the whole run, and the other's lag
     does not grow. When it is back, it catches up."""
-    server = make_mariadb()
-    down = small(make_sync, mariadb_source, MysqlTarget(fresh_mysql_database(server)), name="down")
-    up = make_sync(mariadb_source, one_target, SYNCED, name="up")
+    source = pair.source
+    server: LocalMysql = request.getfixturevalue(f"make_{source.server.flavour}")()
+    down = small(make_sync, source, MysqlTarget(fresh_mysql_database(server)), name="down")
+    up = make_sync(source, pair.target, SYNCED, name="up")
     up.start()
     up.wait_copied()
     server.stop("fast")
     for n in range(10):
-        mariadb_source.execute(
+        source.execute(
             f"INSERT INTO events SELECT {n} * 1000 + n, REPEAT('x', 200) FROM {numbers(1000)}"
         )
         up.catch_up(timeout=10)
@@ -314,7 +315,7 @@ def test_one_target_down_does_not_slow_the_other(
         lambda: told(down).state == "retrying" and told(down).error, message="told in status"
     )
     server.start()
-    mariadb_source.execute("INSERT INTO markers VALUES (1000)")
+    source.execute("INSERT INTO markers VALUES (1000)")
     down.waits_for(
         lambda: down.target.rows("SELECT 1 FROM markers WHERE id = 1000"), "it has caught up"
     )
