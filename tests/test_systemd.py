@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,11 @@ import pytest
 
 UNIT: Final = Path(__file__).parent.parent / "systemd" / "cdc.service"
 ANALYZE: Final = shutil.which("systemd-analyze")
-judged = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not on this machine")
+judged = pytest.mark.skipif(
+    ANALYZE is None and "CI" not in os.environ,
+    reason="systemd-analyze is not on this machine: THE UNIT IS NOT TESTED (apt-get install systemd)",
+)
+"""In CI its absence fails: `.ci/run` brings it."""
 
 _REFUSES_WRITE_AND_EXECUTE: Final = """
 import ctypes, os, sys
