@@ -41,6 +41,14 @@ class Connection(pymysql.connections.Connection):
 
 
 @cache
+def refuses_tls(error: Exception) -> bool:
+    """Whether the handshake has failed for a reason that will not pass, a certificate mostly: PyMySQL
+    says of it that it cannot connect (2003). One that was cut off may pass."""
+    cause = getattr(error, "original_exception", None)
+    cut_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, cut_off)
+
+
 def unverified() -> ssl.SSLContext:
     """For encrypted connections to a server whose certificate is not looked at."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

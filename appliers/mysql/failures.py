@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import pymysql
 
 from appliers.errors import OrderError, PermanentError, SyncError, TransientError
+from appliers.mysql_url import refuses_tls
 
 Error = pymysql.err.MySQLError
 
@@ -79,7 +80,9 @@ VERDICTS: Final[dict[int, Verdict]] = {
         (1045, 1698, 1130, 1251, 1862, 1820, 3118, 2058, 2059, 2061, 4151),
         _permanent("correct user and password of the target's database in the configuration"),
     ),
-    2026: _permanent("see ssl-mode and ssl-ca in the target's URL"),
+    2026: _permanent(
+        "correct ssl-mode, ssl-ca, ssl-cert or ssl-key in the URL, or the target's certificate"
+    ),
     1049: _permanent("correct the database's name in the target's URL, or create the database"),
     **dict.fromkeys(
         (1040, 1203, 1226, 1135),
@@ -197,7 +200,7 @@ def verdict(code: int) -> Verdict:
 
 def translate(error: Error, subject: str = "", *, connecting: bool = False) -> SyncError:
     """The error that leaves the applier. `subject` names the table and its key columns, or is ""."""
-    code = code_of(error)
+    code = 2026 if refuses_tls(error) else code_of(error)
     kind, hint = verdict(code)
     before = f"{subject}: " if subject else ""
     text = said(error)

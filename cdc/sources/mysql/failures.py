@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 import pymysql
 
 from appliers.errors import PermanentError, SyncError, TransientError
+from appliers.mysql_url import refuses_tls
 
 NO_BINLOG: Final = 1381
 NO_SUCH_TABLE: Final = 1146
@@ -70,9 +70,6 @@ class TableAlteredError(TransientError):
     """A table was altered after the snapshot that reads it: it can only be read under a later one."""
 
 
-_TLS = re.compile(r"ssl|certificate|tls", re.IGNORECASE)
-
-
 def code_of(error: pymysql.Error) -> int:
     """The error's number; 0 where it has none."""
     return error.args[0] if error.args and isinstance(error.args[0], int) else 0
@@ -84,8 +81,7 @@ def translated(error: pymysql.Error) -> SyncError:
     code = code_of(error)
     text = str(error.args[1]) if len(error.args) > 1 else ""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    if code == 2003 and _TLS.search(first):
-        # PyMySQL says of a failed handshake that it cannot connect.
+    if refuses_tls(error):
         code = 2026
     if code == TABLE_CHANGED:
         return TableAlteredError(f"source: {first}", TRANSIENT[code])
