@@ -123,7 +123,7 @@ class Bulk:
                 self.work.delete(table, staged.found(table, stage))
 
     def _staged_keys(self, table: Table, images: Iterable[bytes]) -> str:
-        rows = joined(table.row_of(table.key), iter(images))
+        rows = joined(table.rows_of(table.key), iter(images))
         return self.work.staging.fill(table, table.key, rows, "delete")[0]
 
     def _write(self, effect: _Effect) -> None:
@@ -132,7 +132,7 @@ class Bulk:
             self._update(table, net)
         rows: Sequence[bytes] = effect.rows or list(net.inserts.values())
         if rows:
-            lines = joined(table.row_of(table.written), iter(rows))
+            lines = joined(table.rows_of(table.written), iter(rows))
             if self.replace:
                 self._overwrite(table, lines)
             else:
@@ -201,7 +201,7 @@ class Bulk:
     ) -> Images:
         """Puts rows with UNCHANGED values into the stage `whole`, numbered from `number`, with the
         values that the target has; gives those that it does not have."""
-        rows = joined(table.row_of(present), iter(group.values()))
+        rows = joined(table.rows_of(present), iter(group.values()))
         stage = self.work.staging.fresh(table, "partial")
         session = self.work.session
         self.work.staging.make(staged.create(table, stage, present))
@@ -219,7 +219,7 @@ class Bulk:
             if redo and table.is_half_given(present):
                 missing |= group
                 continue
-            rows = joined(table.row_of(present), iter(group.values()))
+            rows = joined(table.rows_of(present), iter(group.values()))
             stage, number = work.staging.fill(table, present, rows, "partial")
             if redo:
                 with work.leaving(table):

@@ -129,11 +129,11 @@ class Copying:
 
     def _data(self, blocks: Blocks, kept: list[list[bytes]]) -> Iterator[bytes]:
         """Blocks as lines, up to KEPT_BYTES; the blocks themselves go into `kept`."""
-        passes, row = self._table.passes, self._table.row_of(self._table.written)
+        rows = self._table.rows_of(self._table.written)
         size = 0
         for block in blocks:
             kept.append(block)
-            data = b"".join(block) if passes else b"".join(map(row, block))
+            data = rows(block)
             size += len(data)
             yield data
             if size > KEPT_BYTES:
@@ -144,10 +144,10 @@ def stage_keys(session: Session, staging: Staging, table: Table, blocks: Blocks)
     """All keys of `blocks` in a temporary table, committed piece by piece; its name."""
     stage = staging.fresh(table, "sweep")
     session.execute(staged.create(table, stage, table.key, keyed=True))
-    row = table.row_of(table.key)
+    rows = table.rows_of(table.key)
     number = 0
     for block in blocks:
-        lines = joined(row, iter(block))
+        lines = joined(rows, iter(block))
         number += insert(session, table, stage, table.key, lines, number_from=number)
     return stage
 

@@ -243,7 +243,7 @@ def write_over(work: Work, table: Table, images: Iterable[bytes]) -> int:
     items = iter(images)
     rows = 0
     while some := list(islice(items, 50_000)):
-        lines = joined(table.row_of(table.written), iter(some))
+        lines = joined(table.rows_of(table.written), iter(some))
         rows += overwrite(work, table, *work.staging.fill(table, table.written, lines, "over"))
     return rows
 

@@ -13,7 +13,7 @@ from appliers.mysql.failures import TOO_WIDE, code_of
 from appliers.mysql.literals import row_literal, rows_literal, written
 from appliers.mysql.names import quoted
 from appliers.mysql.session import MESSAGE, Outcome, Session, WarnedError
-from appliers.mysql.table import Row, Table
+from appliers.mysql.table import Rows, Table
 
 SMALL = 1 << 15
 """Up to so many bytes go into a stage in the message that makes it, and by INSERT everywhere: a message
@@ -183,10 +183,11 @@ class _Few:
             yield piece
 
 
-def joined(row: Row, images: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines, some at a time."""
+def joined(rows: Rows, images: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines, some at a time. `rows` makes them of images."""
     number = FIRST
-    while data := b"".join(map(row, islice(images, number))):
+    while some := list(islice(images, number)):
+        data = rows(some)
         yield data
         number = about(number, data)
 

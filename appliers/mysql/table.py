@@ -29,6 +29,7 @@ BINARY_RULE: dict[Flavour, str] = {"mariadb": "utf8mb4_nopad_bin", "mysql": "utf
 """The collation that compares bytes and blanks at the end too."""
 
 Row = Callable[[bytes], bytes]
+Rows = Callable[[list[bytes]], bytes]
 
 
 class Table:
@@ -123,6 +124,19 @@ class Table:
         if made is None:
             made = self._rows[columns] = self._made_row(columns)
         return made
+
+    def rows_of(self, columns: Sequence[int]) -> Rows:
+        """The same of many images, to lines behind each other."""
+        row = self.row_of(columns)
+        if not (columns and self.passes and tuple(columns) == tuple(self.written)):
+            return lambda images: b"".join(map(row, images))
+
+        def passing(images: list[bytes]) -> bytes:
+            # One search for gaps in all of them: 0.2 µs a row less than in each.
+            data = b"".join(images)
+            return b"".join(map(row, images)) if GAP in data else data
+
+        return passing
 
     @cached_property
     def passes(self) -> bool:
