@@ -12,7 +12,7 @@ from pydantic import ByteSize
 from appliers.errors import PermanentError, SyncError
 from cdc.config import Sync
 from cdc.logs import event
-from cdc.sources.registry import source_for
+from cdc.sources.registry import opened
 from cdc.sources.source import SourceLog
 
 log = logging.getLogger(__name__)
@@ -81,21 +81,13 @@ def growth(sync: Sync, kept: SourceLog) -> str | None:
 
 def let_go(sync: Sync) -> None:
     """Drops the sync's slot, so that the source may forget. Raises SyncError."""
-    source = source_for(sync.source.url, sync.source.password, sync.name)
-    try:
-        source.open()
+    with opened(sync.source.url, sync.source.password, sync.name) as source:
         source.drop()
-    finally:
-        source.close()
 
 
 def _ask(sync: Sync) -> SourceLog:
-    source = source_for(sync.source.url, sync.source.password, sync.name)
-    try:
-        source.open()
+    with opened(sync.source.url, sync.source.password, sync.name) as source:
         return source.log()
-    finally:
-        source.close()
 
 
 def _size(size: int) -> str:

@@ -20,7 +20,7 @@ from cdc.config import Config, Database, Sync
 from cdc.log_watch import growth
 from cdc.logs import describe
 from cdc.runtime import Live, Runtime, SnapshotProgress, State
-from cdc.sources.registry import source_for
+from cdc.sources.registry import opened
 from cdc.sources.source import Position, Source, SourceLog
 
 PATIENCE = 5.0
@@ -178,12 +178,8 @@ def _ask_target(sync: Sync) -> _OnTarget:
 
 
 def _ask_source(sync: Sync) -> _OnSource:
-    source = source_for(sync.source.url, sync.source.password, sync.name)
-    try:
-        source.open()
+    with opened(sync.source.url, sync.source.password, sync.name) as source:
         return _OnSource(source, source.head(), source.log())
-    finally:
-        source.close()
 
 
 def _lives(

@@ -22,7 +22,7 @@ from cdc.cli.words import fail, say
 from cdc.config import Config, Sync
 from cdc.deltas import Deriver
 from cdc.runtime import Live, Runtime
-from cdc.sources.registry import source_for
+from cdc.sources.registry import opened
 from cdc.urls import home
 
 LOOK: Final = 0.5
@@ -110,15 +110,11 @@ def _check_customers(config: Config, sync: Sync, customers: Sequence[str]) -> No
     if not customers:
         return
     deriver = Deriver(config.customer)
-    source = source_for(sync.source.url, sync.source.password, sync.name)
-    try:
-        source.open()
+    with opened(sync.source.url, sync.source.password, sync.name) as source:
         relations = [deriver.shape(r) for r in source.catalog(sync.tables).relations]
         for relation, customer in product(relations, customers):
             if relation.customer_columns:
                 source.customer_bounds(relation, customer)
-    finally:
-        source.close()
 
 
 def _table(sync: Sync, states: dict[str, TableState], name: str) -> str:

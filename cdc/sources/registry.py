@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, cast
 
@@ -28,3 +29,14 @@ def source_for(url: str, password: str | None, sync: str) -> Source:
     module, _, name = SOURCES[scheme].partition(":")
     make = cast("Callable[[str, str | None, str], Any]", getattr(import_module(module), name))
     return cast("Source", make(url, password, sync))
+
+
+@contextmanager
+def opened(url: str, password: str | None, sync: str) -> Iterator[Source]:
+    """The same, connected for a few questions. Raises SyncError."""
+    source = source_for(url, password, sync)
+    try:
+        source.open()
+        yield source
+    finally:
+        source.close()
