@@ -29,6 +29,9 @@ class Applier(Protocol):
     """sqlglot's name of the target's SQL dialect."""
     parallel: int
     """How many forks may copy side by side."""
+    turn: float
+    """Seconds after which the thread that reads the source's log has to let this applier's go on
+    (`sys.setswitchinterval`), when both have something to do."""
     state: State
     """What the sync keeps on the target. Valid after `open`. Its statements are part of the
     caller's transaction where there is one, else committed one by one."""

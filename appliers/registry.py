@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, cast
 
 from appliers.applier import Applier
 from appliers.errors import PermanentError
+from appliers.imports import imported
 from appliers.unrepresentable import DEFAULT, Unrepresentable
 
 APPLIERS = {
@@ -31,9 +31,7 @@ def applier_for(
         raise PermanentError(
             f"no applier for {scheme}:// targets", f"known targets: {', '.join(sorted(APPLIERS))}"
         )
-    module, _, name = APPLIERS[scheme].partition(":")
     make = cast(
-        "Callable[[str, str | None, str, Unrepresentable], Any]",
-        getattr(import_module(module), name),
+        "Callable[[str, str | None, str, Unrepresentable], Any]", imported(APPLIERS[scheme])
     )
     return cast("Applier", make(url, password, sync, policy))

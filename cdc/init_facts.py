@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Final, Protocol, cast
 
+from appliers.imports import imported
 from appliers.relation import Relation
 
 MODULES: Final = {
@@ -70,4 +70,4 @@ def target_grants(
 
 
 def _of(url: str, name: str) -> object:
-    return getattr(import_module(MODULES[url.partition(":")[0]]), name)
+    return imported(f"{MODULES[url.partition(':')[0]]}:{name}")

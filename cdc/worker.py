@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from appliers.applier import Applier
 from appliers.errors import FormatError, LockedError, PermanentError, SyncError, TransientError
 from appliers.registry import applier_for
 from cdc.config import Config, ConfigError, Sync, load
@@ -35,6 +36,7 @@ from cdc.session import Session
 from cdc.setbacks import CopyFailedError, UnsettledError
 from cdc.snapshot import Holdoff
 from cdc.sources.registry import source_for
+from cdc.sources.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -183,13 +185,22 @@ class Worker:
         self._locked_at = self._locked_at or now
         return now - self._locked_at > LOCK_PATIENCE
 
+    def _ends(self) -> tuple[Source, Applier]:
+        """Source and target, not connected yet."""
+        name, source, target = self._sync.name, self._sync.source, self._sync.target
+        return (
+            source_for(source.url, source.password, name),
+            applier_for(target.url, target.password, name, self._sync.on_unrepresentable),
+        )
+
     def _session(self) -> Ending:
-        sync = self._sync
+        source, applier = self._ends()
+        sys.setswitchinterval(applier.turn)
         session = Session(
-            sync,
+            self._sync,
             self._config.customer,
-            source_for(sync.source.url, sync.source.password, sync.name),
-            applier_for(sync.target.url, sync.target.password, sync.name, sync.on_unrepresentable),
+            source,
+            applier,
             self._tracker,
             self._stop,
             self._goal,
@@ -283,8 +294,6 @@ def _collect_rarely() -> None:
     """Deltas are tuples without cycles, but the cycle collector looks at each of them again and
     again: 0.65 of 1.12 µs a delta, measured. What is imported by now stays and needs no look."""
     gc.freeze()
-    # Reader and applier take turns more often than every 5 ms: the reader's turns are short.
-    sys.setswitchinterval(0.001)
     gc.set_threshold(200_000, 20, 20)
 
 

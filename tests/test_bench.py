@@ -102,7 +102,7 @@ class Pair:
             time.sleep(0.001)
         begun = time.perf_counter()
         while not done():
-            time.sleep(0.005)
+            time.sleep(0.01)
         return time.perf_counter() - begun
 
     def clean(self) -> None:

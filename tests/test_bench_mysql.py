@@ -146,7 +146,7 @@ def timed(source: Server, done: Callable[[], bool]) -> float:
         time.sleep(0.001)
     begun = time.perf_counter()
     while not done():
-        time.sleep(0.005)
+        time.sleep(0.01)
     return time.perf_counter() - begun
 
 

@@ -52,6 +52,7 @@ class PostgresApplier:
 
     dialect = "postgres"
     parallel = 4
+    turn = 0.001
 
     def __init__(
         self, url: str, password: str | None, sync: str, policy: Unrepresentable = DEFAULT
@@ -65,10 +66,9 @@ class PostgresApplier:
         self._forks = count(1)
         self._backends: set[int] = set()
         self._opened: Session | None = None
-        self._open = False
+        self._open = self._marked = False
         self._redo: set[str] = set()
         self._changes = self._healed = 0
-        self._marked = False
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -280,8 +280,8 @@ class PostgresApplier:
     def _attempts(self, deltas: int) -> list[Attempt]:
         if not self._may_stage:
             return [self._in_order]
-        usual = [self._in_order, self._in_bulk][:: 1 if deltas <= FEW else -1]
-        return [*usual, self._deletes_last, self._replacing]
+        usual = [self._in_order, self._in_bulk]
+        return [*usual[:: 1 if deltas <= FEW else -1], self._deletes_last, self._replacing]
 
     def _work(self, batch: Batch, reread: Rereader | None) -> Work:
         return Work(

@@ -42,6 +42,7 @@ class SqliteApplier:
 
     dialect = "sqlite"
     parallel = 1
+    turn = 0.001
 
     def __init__(
         self, url: str, password: str | None, sync: str, policy: Unrepresentable = DEFAULT

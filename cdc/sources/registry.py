@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, cast
 
 from appliers.errors import PermanentError
+from appliers.imports import imported
 from cdc.sources.source import Source
 
 SOURCES = {
@@ -26,8 +26,7 @@ def source_for(url: str, password: str | None, sync: str) -> Source:
             f"{scheme}:// databases cannot be a source",
             f"known sources: {', '.join(sorted(SOURCES))}",
         )
-    module, _, name = SOURCES[scheme].partition(":")
-    make = cast("Callable[[str, str | None, str], Any]", getattr(import_module(module), name))
+    make = cast("Callable[[str, str | None, str], Any]", imported(SOURCES[scheme]))
     return cast("Source", make(url, password, sync))
 
 
