@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from appliers.relation import Relation
 from cdc.init_facts import Reference
-from cdc.sources.mysql.check import account, privileges
 from cdc.sources.mysql.connection import Server, connect, one, quoted, rows, server_of, variables
+from cdc.sources.mysql.grants import account, privileges
 
 _REFERENCES = """
     SELECT k.TABLE_SCHEMA, k.TABLE_NAME, k.REFERENCED_TABLE_SCHEMA, k.REFERENCED_TABLE_NAME, k.CONSTRAINT_NAME,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -18,6 +17,7 @@ from cdc.sources.mysql.connection import (
     variables,
 )
 from cdc.sources.mysql.filters import filters
+from cdc.sources.mysql.grants import ALL, account, privileges
 from cdc.sources.mysql.identity import LOG_UPDATES, REQUIRED, UNLOGGED, unlogged_replica
 from cdc.sources.mysql.snapshots import SWITCH_GTIDS_ON
 
@@ -36,10 +36,6 @@ _CASCADES = """
     WHERE (DELETE_RULE IN ('CASCADE', 'SET NULL', 'SET DEFAULT')
         OR UPDATE_RULE IN ('CASCADE', 'SET NULL', 'SET DEFAULT')) AND CONSTRAINT_SCHEMA IN ({})"""
 
-_GRANT = re.compile(
-    r"GRANT (?P<what>.*) ON (?P<where>(?:`(?:[^`]|``)*`|\*)\.(?:`(?:[^`]|``)*`|\*)) TO "
-)
-_ALL: Final = "ALL PRIVILEGES"
 DUMPS: Final = frozenset({"REPLICATION SLAVE", "REPLICATION REPLICA"})
 MONITORS: Final = frozenset({"REPLICATION CLIENT", "BINLOG MONITOR", "SUPER"})
 
@@ -149,7 +145,7 @@ def _grants(db: Connection, server: Server) -> Iterator[Finding]:
     everywhere = privileges(db, server)
     monitor = "BINLOG MONITOR" if server.flavour == "mariadb" else "REPLICATION CLIENT"
     for subject, accepted in (("REPLICATION SLAVE", DUMPS), (monitor, MONITORS)):
-        if everywhere & (accepted | {_ALL}):
+        if everywhere & (accepted | {ALL}):
             yield Finding("ok", f"grant {subject}", f"{user} has it")
         else:
             yield Finding(
@@ -158,21 +154,6 @@ def _grants(db: Connection, server: Server) -> Iterator[Finding]:
                 f"{user} does not have it",
                 f"GRANT {subject} ON *.* TO {account(user)}",
             )
-
-
-def privileges(db: Connection, server: Server) -> set[str]:
-    """What the user may do on the whole server, by itself or by a role that is active."""
-    statement = "SHOW GRANTS"
-    if server.flavour == "mysql":
-        # MariaDB shows them by itself.
-        roles = str(one(db, "SELECT CURRENT_ROLE()")[0])
-        statement += "" if roles == "NONE" else f" FOR CURRENT_USER() USING {roles}"
-    found: set[str] = set()
-    for (text,) in rows(db, statement):
-        match = _GRANT.match(str(text))
-        if match and match["where"] == "*.*":
-            found |= {p.strip().upper() for p in match["what"].split(",")}
-    return found
 
 
 def _readable(db: Connection, relation: Relation) -> Finding:
@@ -224,9 +205,3 @@ def _cascades(db: Connection, server: Server, relations: Sequence[Relation]) -> 
             f"ALTER TABLE {quoted(schema, table)} DROP FOREIGN KEY {quoted(name)}, and add it without; or let the"
             " target's own foreign key do the same (SQLite's do not)",
         )
-
-
-def account(user: str) -> str:
-    """`name@host`, as CURRENT_USER() gives it, for GRANT."""
-    name, _, host = user.rpartition("@")
-    return "@".join("'" + part.replace("'", "''") + "'" for part in (name, host))

@@ -10,6 +10,7 @@ from cdc.sources.mysql.connection import quoted
 from cdc.sources.mysql.events import Statement
 from cdc.sources.mysql.gathering import RowChange
 from cdc.sources.mysql.statements import Deed, Effect, Statements
+from cdc.sources.mysql.surroundings import moves
 from cdc.sources.mysql.tables import Tables
 
 _COPY: Final = "`cdc snapshot` copies everything again"
@@ -41,15 +42,22 @@ class Ddl:
         self._names: frozenset[tuple[str, str]] = frozenset()
         self._statements = Statements((), folds_names=tables.folds_names)
 
-    def outcome(self, statement: Statement, place: str, *, begun: bool) -> Outcome:
-        """What a statement does. `place` is where it stands in the log, for people. `begun`: inside of a
+    def outcome(self, statement: Statement, at: tuple[str, int], *, begun: bool) -> Outcome:
+        """What a statement does. `at` is where its transaction begins in the log. `begun`: inside of a
         transaction, as CREATE TABLE … SELECT is, which then has made its table. Raises PermanentError
         for one that changed rows which are not in the log."""
         names = self._tables.names()
         if names is not self._names:
             self._names = names
             self._statements = Statements(names, folds_names=self._tables.folds_names)
+        place = f"{at[0]}:{at[1]}"
+        if self._writes_elsewhere(statement):
+            return Outcome([], shapes=False, replaced={})
         effects = self._statements.effects(statement.text, statement.database, statement.mode)
+        if not effects:
+            self._require_harmless(statement, at, place)
+        if moves(statement.text, statement.mode) is not None:
+            self._tables.moved()
         if statement.passing:
             # The flag is of the session's whole command, which may be the CALL of a procedure: the
             # table is a temporary one of the synced one's name, or it is the synced one.
@@ -74,6 +82,39 @@ class Ddl:
     def anywhere(self, verb: str) -> dict[str, str]:
         """Every table, for a statement that has committed rows that no stream of this sync has read."""
         return {".".join(name): verb for name in self._tables.names()}
+
+    def _writes_elsewhere(self, statement: Statement) -> bool:
+        """Whether the log itself says that rows of other databases alone were written."""
+        return (
+            statement.databases is not None
+            and self._statements.writes_rows(statement.text, statement.mode)
+            and self._statements.keeps_out_of(statement.databases)
+        )
+
+    def _require_harmless(self, statement: Statement, at: tuple[str, int], place: str) -> None:
+        """Raises PermanentError for a statement that names no synced table, and may write one: through
+        a view, a trigger, a function."""
+        try:
+            reach = self._statements.reach(statement.text, statement.database, statement.mode)
+        except ValueError as e:
+            raise PermanentError(
+                f"a statement in statement format ({place}) cannot be understood: the rows that it"
+                " changed are not in the log",
+                f"{_ROW_FORMAT}; report this",
+            ) from e
+        if reach is None:
+            return
+        doubt = self._tables.doubt(reach, at, passing=statement.passing)
+        if doubt is None:
+            return
+        hint = _ROW_FORMAT
+        if doubt.grant:
+            hint = f"{doubt.grant}, then `cdc run` goes on if there is none; else {_ROW_FORMAT}"
+        raise PermanentError(
+            f"{reach.verb} in statement format ({place}): the rows are not in the log, and may be of"
+            f" synced tables: {doubt.why}",
+            hint,
+        )
 
     def _changes(self, effect: Effect, place: str) -> list[RowChange]:
         database, name = effect.table

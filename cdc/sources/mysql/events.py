@@ -115,6 +115,7 @@ not known, and then nothing behind them is read (MySQL: Query_event; MariaDB: 12
 _SQL_MODE, _CHARSET, _DDL_XID, _MARIADB_XID = 1, 4, 17, 129
 _LENGTH_FIRST: Final = (5, 6)  # time zone, catalog
 _INVOKER, _DATABASES = 11, 12
+_TOO_MANY: Final = 254  # OVER_MAX_DBS_IN_EVENT_MTS
 
 _query = struct.Struct("<IIBHH").unpack_from
 _QUERY_HEAD: Final = 13
@@ -134,6 +135,10 @@ class Statement(NamedTuple):
     done: bool
     """It really changed the dictionary: a server that logs CREATE TABLE IF NOT EXISTS of a table that
     exists gives it no transaction number. (MySQL 9.7 does so; MariaDB 10.11 does not log it.)"""
+    databases: frozenset[str] | None = None
+    """Those of every table that it has used, behind views, triggers and functions too; None: not known.
+    (MySQL's Q_UPDATED_DB_NAMES: sql/binlog.cc, decide_logging_format. It names none for tables that
+    foreign keys refer to, and for more than 16. MariaDB has no such thing.)"""
 
 
 def unchecked(kind: int, data: bytes) -> bytes:
@@ -163,7 +168,9 @@ def read_statement(body: bytes, flags: int, *, load: bool = False) -> Statement:
     # Names are kept in UTF-8 whatever the client spoke.
     database = body[at : at + schema_length].decode(errors="replace")
     passing = bool(flags & THREAD_SPECIFIC)
-    return Statement(database, _text(raw, collation), mode, passing, done)
+    return Statement(
+        database, _text(raw, collation), mode, passing, done, _databases(status.get(_DATABASES))
+    )
 
 
 def decompressed_query(body: bytes) -> bytes:
@@ -223,6 +230,15 @@ def _status(data: bytes) -> dict[int, bytes]:
         found[code] = data[at : at + length]
         at += length
     return found
+
+
+def _databases(listed: bytes | None) -> frozenset[str] | None:
+    if not listed or listed[0] >= _TOO_MANY or not listed[0]:
+        return None
+    found = listed[1:].split(b"\0")[:-1]
+    if len(found) != listed[0] or b"" in found:
+        return None
+    return frozenset(name.decode(errors="replace") for name in found)
 
 
 def _text(raw: bytes, collation: int) -> str:

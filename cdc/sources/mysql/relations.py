@@ -14,8 +14,11 @@ from cdc.sources.mysql import codes
 from cdc.sources.mysql.catalog import ADD_KEY, VERSIONED, Field, Table, table_now
 from cdc.sources.mysql.charsets import BINARY
 from cdc.sources.mysql.connection import Connection, quoted
+from cdc.sources.mysql.reach import Reach
 from cdc.sources.mysql.rows import RowsReader, compile_rows
+from cdc.sources.mysql.surroundings import Surroundings
 from cdc.sources.mysql.table_map import LoggedColumn, TableMap
+from cdc.sources.mysql.tables import Doubt
 from cdc.sources.source import Shape
 
 Connect = Callable[[], Connection]
@@ -88,6 +91,7 @@ class SyncedTables:
         self._home = home
         self._connect = connect
         self._shape = shape
+        self._surroundings = Surroundings(connect, folds_names=folds_names)
         self._stale: set[tuple[str, str]] = set()
         self._made: dict[tuple[object, ...], tuple[Relation, RowsReader]] = {}
         self._last: dict[tuple[str, str], Relation] = {}
@@ -148,6 +152,12 @@ class SyncedTables:
     def changed(self, database: str, table: str) -> None:
         if (database, table) in self._names:
             self._stale.add((database, table))
+
+    def doubt(self, reach: Reach, place: tuple[str, int], *, passing: bool) -> Doubt | None:
+        return self._surroundings.doubt(reach, place, passing=passing)
+
+    def moved(self) -> None:
+        self._surroundings.forget()
 
     def _table(self, table_map: TableMap) -> Table | None:
         """The table's catalog; read again where it does not fit the map. None: it is gone."""

@@ -16,9 +16,7 @@ from typing import Final, NamedTuple
 
 from cdc.sources.mysql.alters import Word, parted, rewritten, versioned
 from cdc.sources.mysql.events import ANSI_QUOTES, NO_BACKSLASH_ESCAPES
-
-Table = tuple[str, str]
-"""Database and name."""
+from cdc.sources.mysql.reach import ROW_WRITERS, Reach, Table, reach_of
 
 
 class Deed(Enum):
@@ -55,7 +53,7 @@ HARMLESS: Final = frozenset(
 """First words of statements that leave rows and shapes alone. (IMPORT TABLE makes a table that was
 not there; OPTIMIZE and ANALYZE are logged like DDL.)"""
 
-WRITERS: Final = frozenset(["SELECT", "DO", "CALL", "WITH", "VALUES", "(", "EXECUTE"])
+WRITERS: Final = frozenset(["SELECT", "DO", "CALL", "VALUES", "TABLE", "(", "EXECUTE"])
 """First words of statements that are in the log only because a routine in them writes."""
 
 _OBJECTS: Final = frozenset(
@@ -84,10 +82,12 @@ _SCAN = _scanner(_STRING, _DOUBLE)
 _SCAN_ANSI = _scanner(_STRING, _PLAIN_DOUBLE)
 _SCAN_UNESCAPED = _scanner(_PLAIN_STRING, _PLAIN_DOUBLE)
 _WRAPPED = re.compile(
-    r"\s*SET\s+STATEMENT\s.*?\sFOR\s+(?=[A-Z]+\s)|\s*ANALYZE\s+(FORMAT\s*=\s*\w+\s+)?(?!\s|TABLE|LOCAL|NO_WRITE)",
+    r"""\s*SET\s+STATEMENT\s(?:[^'"]|'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")*?\sFOR\s+(?=[A-Z]+\s)"""
+    r"|\s*ANALYZE\s+(FORMAT\s*=\s*\w+\s+)?(?!\s|TABLE|LOCAL|NO_WRITE)",
     re.IGNORECASE | re.DOTALL,
 )
 """MariaDB: settings for one statement, and a plan with the statement's true figures: it is run."""
+_STILL_WRAPPED = re.compile(r"\s*SET\s+STATEMENT\s", re.IGNORECASE)
 _FIRST = re.compile(r"\s*([A-Za-z]+|\()")
 
 
@@ -123,9 +123,7 @@ class Statements:
 
     def effects(self, text: str, database: str, mode: int = 0) -> list[Effect]:
         """What the statement does to synced tables, run with this default database and sql_mode."""
-        text = _WRAPPED.sub("", executable(text, mode))
-        first = _FIRST.match(text)
-        head = first[1].upper() if first else ""
+        text, head = opened(text, mode)
         if head in HARMLESS:
             return []
         lowered = text.lower()
@@ -135,8 +133,13 @@ class Statements:
         if not drops_database and not any(name in lowered for name in self._names):
             return []
         try:
-            words = _words(text)
-            found = _Reader(words, database).effects()
+            reach = reach_of(text, database) if head in ROW_WRITERS else None
+            if reach is not None and head != "CREATE":
+                found = [Effect(Deed.WRITTEN, t, reach.verb) for t in reach.written]
+            else:
+                found = _Reader(_words(text), database).effects()
+            if reach is not None:
+                found = [e._replace(deed=Deed.WRITTEN) for e in found]
         except (ValueError, IndexError):
             return [Effect(Deed.UNKNOWN, table, head) for table in self._named(lowered)]
         return [
@@ -144,6 +147,20 @@ class Statements:
             for deed, table, verb in self._each(found)
             if (key := self._folded(table)) in self._synced
         ]
+
+    def reach(self, text: str, database: str, mode: int = 0) -> Reach | None:
+        """What a statement that writes rows names; None: it is another one. Raises ValueError for one
+        that is not understood."""
+        text, head = opened(text, mode)
+        return reach_of(text, database) if head in ROW_WRITERS else None
+
+    def writes_rows(self, text: str, mode: int = 0) -> bool:
+        """Whether it writes rows and nothing else."""
+        return opened(text, mode)[1] in (ROW_WRITERS | WRITERS) - {"CREATE"}
+
+    def keeps_out_of(self, databases: frozenset[str]) -> bool:
+        """Whether no synced table is in these databases."""
+        return not {self._fold(d) for d in databases} & {key[0] for key in self._synced}
 
     def _each(self, found: list[Effect]) -> Iterable[Effect]:
         """With an effect on each of a database's tables for what is said of the database."""
@@ -169,6 +186,16 @@ class Statements:
             for key, table in self._synced.items()
             if re.search(rf"(?<![\w$]){re.escape(key[1].lower())}(?![\w$])", lowered)
         ]
+
+
+def opened(text: str, mode: int) -> tuple[str, str]:
+    """The statement as `executable` gives it, without what MariaDB wraps it in, and its first word."""
+    text = executable(text, mode)
+    while wrapped := _WRAPPED.match(text):
+        text = text[wrapped.end() :]
+    first = _FIRST.match(text)
+    head = first[1].upper() if first else ""
+    return text, "EXECUTE" if _STILL_WRAPPED.match(text) else head
 
 
 def _words(text: str) -> list[Word]:
@@ -208,15 +235,6 @@ class _Reader:
             return [Effect(Deed.TRUNCATED, self._table(), head)]
         if head == "RENAME":
             return self._rename() if self._next() in ("TABLE", "TABLES") else []
-        if head in ("INSERT", "REPLACE"):
-            self._skip("LOW_PRIORITY", "DELAYED", "HIGH_PRIORITY", "IGNORE", "INTO")
-            return [Effect(Deed.WRITTEN, self._table(), head)]
-        if head == "LOAD":
-            while self._next() != "TABLE":
-                pass
-            return [Effect(Deed.WRITTEN, self._table(), head)]
-        if head in ("UPDATE", "DELETE"):
-            return [Effect(Deed.WRITTEN, t, head) for t in self._mentioned()]
         if head in ("CREATE", "ALTER", "DROP"):
             return self._definition(head)
         raise ValueError(head)
@@ -302,13 +320,10 @@ class _Reader:
         return tables
 
     def _mentioned(self) -> list[Table]:
-        """Every name, with and without what stands before its dot, up to SET or WHERE: more than are
-        written, never fewer."""
+        """Every name, with and without what stands before its dot: more than are concerned, never fewer."""
         found: list[Table] = []
         words = self._words
         for i in range(self._at, len(words)):
-            if words[i].upper in ("SET", "WHERE"):
-                break
             if words[i].name:
                 found.append((self._database, words[i].text))
                 if i >= 2 and words[i - 1].upper == ".":

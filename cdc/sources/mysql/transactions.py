@@ -319,7 +319,7 @@ class Transactions:
         self.rows.back_to(kept)
 
     def _statement(self, statement: events.Statement) -> None:
-        place = f"{self.place.file}:{self._start}"
+        place = self.place.file, self._start
         outcome = self._ddl.outcome(statement, place, begun=self._begun)
         if outcome.shapes:
             self._shapes.forget()
