@@ -47,6 +47,11 @@ class MysqlFacts:
             yield f"GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {to};   -- to read the log"
         for relation in relations:
             yield f"GRANT SELECT ON {quoted(relation.schema, relation.name)} TO {to};"
+        yield "-- only where sessions write in statement format: shows that other tables have no triggers"
+        yield from (
+            f"-- GRANT TRIGGER ON {quoted(schema)}.* TO {to};"
+            for schema in sorted({r.schema for r in relations})
+        )
         if self.server.flavour == "mariadb":
             yield "-- with this too, a copy reads all tables as they are at one moment:"
             yield f"-- GRANT BINLOG ADMIN ON *.* TO {to};"
