@@ -10,7 +10,9 @@ from functools import cache
 from typing import Any, Final
 from urllib.parse import unquote
 
+import pymysql
 import pymysql.connections
+from pymysql.constants import CR
 
 from appliers.errors import PermanentError
 
@@ -39,8 +41,27 @@ class Connection(pymysql.connections.Connection):
         assert isinstance(made, ssl.SSLContext)
         return made
 
+    def _get_server_information(self) -> None:
+        """The greeting, waited for as long as the connection: a server of another protocol waits for
+        us to speak first, and PyMySQL's patience here is that for answers, minutes or none."""
+        patience: float | None = self._read_timeout  # type: ignore[has-type]
+        self._read_timeout = self.connect_timeout
+        try:
+            super()._get_server_information()  # type: ignore[misc]
+        except pymysql.MySQLError as e:
+            # The server's own refusals (too many connections) come in place of a greeting, and stay.
+            silent = isinstance(e.__context__, TimeoutError)
+            if not silent and not isinstance(e, pymysql.InternalError):
+                raise
+            found = f"nothing within {self.connect_timeout} seconds" if silent else "something else"
+            raise pymysql.OperationalError(
+                CR.CR_CONN_HOST_ERROR,
+                f"expected the greeting of a MySQL or MariaDB server, got {found}",
+            ) from e
+        finally:
+            self._read_timeout = patience
 
-@cache
+
 def refuses_tls(error: Exception) -> bool:
     """Whether the handshake has failed for a reason that will not pass, a certificate mostly: PyMySQL
     says of it that it cannot connect (2003). One that was cut off may pass."""
@@ -49,6 +70,7 @@ def refuses_tls(error: Exception) -> bool:
     return isinstance(cause, ssl.SSLError) and not isinstance(cause, cut_off)
 
 
+@cache
 def unverified() -> ssl.SSLContext:
     """For encrypted connections to a server whose certificate is not looked at."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
