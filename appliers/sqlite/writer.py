@@ -40,12 +40,14 @@ class Writer:
         """Tables under the redo rules."""
         self.healed = 0
         self._deltas: Sequence[Delta | Run] = ()
+        self._gone: dict[Target, set[Row]] = {}
         self._to_read: dict[Target, dict[Row, bytes]] = {}
         """Images that hold the keys of the rows to be read again."""
 
     def write(self, deltas: Sequence[Delta | Run]) -> None:
         """Raises IntegrityError where the order of the deltas does not keep within a constraint."""
         self._deltas = deltas
+        self._gone.clear()
         for (op, relation), some in groupby(deltas, _run_of):
             target = self._target_of(relation)
             redo = relation.table in self.redo
@@ -198,12 +200,17 @@ class Writer:
                     self.want(target, key, image, lost=not redo and key not in gone)
 
     def _deleted(self, target: Target) -> set[Row]:
-        """Keys of rows that these deltas delete: that an update does not find them is no wonder."""
-        return {
-            target.key_in(d.before)
-            for d in self._deltas
-            if d.op is Op.DELETE and d.relation is target.relation and d.before is not None
-        }
+        """Keys of rows that these deltas delete: that an update does not find them is no wonder.
+
+        Looked for once a batch: of minimal row images, every second delta may begin a run that asks."""
+        gone = self._gone.get(target)
+        if gone is None:
+            gone = self._gone[target] = {
+                target.key_in(d.before)
+                for d in self._deltas
+                if d.op is Op.DELETE and d.relation is target.relation and d.before is not None
+            }
+        return gone
 
     def _replace_part(self, target: Target, part: Part, values: Row) -> None:
         """`replace`, of a row of which the other columns stay as they are."""
