@@ -25,6 +25,7 @@ from appliers.errors import SyncError
 from appliers.registry import APPLIERS
 from appliers.unrepresentable import DEFAULT, Unrepresentable
 from cdc.config_keys import (
+    LOG_WARNING,
     TYPES,
     WANTED,
     CustomerKeys,
@@ -80,7 +81,7 @@ class Sync:
     """Patterns: `name`, `schema.name`, `schema.*`, `*`. Never empty."""
     on_unrepresentable: Unrepresentable = DEFAULT
     """What becomes of values that the target cannot hold."""
-    log_warning: int = 10 * 10**9
+    log_warning: int = LOG_WARNING
     """Bytes of its log that the source may keep for this sync before it is told."""
     log_limit: int | None = None
     """Bytes above which the sync gives up, so that the source's disk does not fill. None: it never does."""

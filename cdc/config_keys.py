@@ -10,6 +10,9 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict
 
+LOG_WARNING: Final = 10 * 10**9
+"""Bytes."""
+
 
 class Keys(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -34,7 +37,7 @@ class SyncKeys(Keys):
     mode: Literal["incremental"] = "incremental"
     on_error: Literal["stop"] = "stop"
     on_unrepresentable: Literal["error", "null", "text"] = "error"
-    log_warning: ByteSize = ByteSize(10 * 10**9)
+    log_warning: ByteSize = ByteSize(LOG_WARNING)
     log_limit: ByteSize | None = None
 
 

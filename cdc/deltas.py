@@ -32,9 +32,8 @@ class Deriver:
 
     def deltas(self, piece: Piece) -> list[Delta | Run]:
         """The deltas of a piece's changes, in order."""
-        new, run, inserts = tuple.__new__, Run, Op.INSERTS
-        one = Delta
-        return [new(run if c[0] is inserts else one, c) for c in piece.runs]  # type: ignore[misc]
+        new, inserts = tuple.__new__, Op.INSERTS
+        return [new(Run if c[0] is inserts else Delta, c) for c in piece.runs]  # type: ignore[misc]
 
 
 def _is(name: str, relation: Relation) -> bool:

@@ -54,12 +54,12 @@ class LogWatch(threading.Thread):
         if grown is not None and not self._warned:
             event(log, "log-grows", logging.WARNING, of=grown)
         self._warned = grown is not None
-        limit = self._sync.log_limit
-        if limit is None or (kept.retained_bytes or 0) <= limit:
+        limit, size = self._sync.log_limit, kept.retained_bytes or 0
+        if limit is None or size <= limit:
             return True
         self._too_much(
             PermanentError(
-                f"source: {_size(kept.retained_bytes or 0)} of its log were kept for this sync, more than"
+                f"source: {_size(size)} of its log were kept for this sync, more than"
                 f" log_limit ({_size(limit)}): its replication slot was dropped, before the source's disk"
                 " is full",
                 f"`cdc snapshot {self._sync.name}` copies everything again; raise log_limit if the disk"

@@ -15,6 +15,7 @@ from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.source import MysqlSource
 from cdc.sources.source import Change, Piece, Progress, Stream
 from tests.mysql_databases import MysqlDatabase
+from tests.pieces import changes_in
 
 Row = tuple[Any, ...]
 Told = tuple[str, str, Row | None, Row | None]
@@ -67,7 +68,7 @@ def pieces_of(events: Iterable[Piece | Progress]) -> list[Piece]:
 
 
 def changes_of(events: Iterable[Piece | Progress]) -> list[Change]:
-    return [change for piece in pieces_of(events) for change in piece.changes]
+    return [change for piece in pieces_of(events) for change in changes_in(piece)]
 
 
 def told(capture: BinlogCapture, stream: Stream | None = None) -> list[Told]:

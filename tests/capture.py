@@ -18,6 +18,7 @@ from cdc.sources.postgres.source import PostgresSource
 from cdc.sources.postgres.stream import PostgresStream
 from cdc.sources.source import Change, Piece, Progress
 from tests.databases import Database, wait_until
+from tests.pieces import changes_in
 
 Row = tuple[Any, ...]
 Told = tuple[str, str, Row | None, Row | None]
@@ -106,7 +107,7 @@ def told(capture: Capture, stream: PostgresStream | None = None) -> list[Told]:
     """Every change that was committed by now, in plain values."""
     position = capture.source.committed_head()
     events = events_until(stream or capture.stream(), position)
-    return [plain(change) for piece in pieces_of(events) for change in piece.changes]
+    return [plain(change) for piece in pieces_of(events) for change in changes_in(piece)]
 
 
 def plain(change: Change) -> Told:

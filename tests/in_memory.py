@@ -9,7 +9,7 @@ import pytest
 
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - nothing is written to a name of our own choice
 ROOM: Final = 10 << 30
-"""Bytes that are free there and in the machine's memory; a run takes up to 4 GB."""
+"""Bytes that are free there and in the machine's memory; a run takes up to 5 GB."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,6 +13,7 @@ from cdc.sources.mysql.source import MysqlSource
 from cdc.sources.source import Change, Piece, Position, Stream
 from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase
+from tests.pieces import changes_in
 
 
 def as_it_is(relation: Relation) -> Relation:
@@ -50,7 +51,7 @@ def changes_to(stream: Stream, end: Position) -> list[Change]:
     def arrived() -> bool:
         for event in stream.read(0.1):
             if isinstance(event, Piece):
-                found.extend(event.changes)
+                found.extend(changes_in(event))
             if event.position is not None and event.position.covers(end):
                 return True
         return False

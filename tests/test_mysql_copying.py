@@ -39,6 +39,7 @@ from tests.mysql_reading import (
     rows_of,
     streaming,
 )
+from tests.pieces import changes_in
 
 ALL_TYPES = """
 CREATE TABLE t (id int unsigned NOT NULL PRIMARY KEY,
@@ -349,7 +350,7 @@ class Replay:
 
     def take(self, events: list[Piece | Progress]) -> BinlogPosition | None:
         for event in events:
-            for change in event.changes if isinstance(event, Piece) else ():
+            for change in changes_in(event) if isinstance(event, Piece) else ():
                 self.commits.setdefault(change[4].position, []).append(change)
             if isinstance(event.position, BinlogPosition):
                 self.given = event.position

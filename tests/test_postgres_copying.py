@@ -34,6 +34,7 @@ from tests.capture import (
     row_of,
 )
 from tests.databases import Database, wait_until
+from tests.pieces import changes_in
 from tests.servers import on_every_source
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {}"
@@ -117,7 +118,7 @@ def test_a_round_is_exactly_its_position(
 
 def since(position: Lsn, piece: Piece) -> list[Change]:
     """The changes of transactions that were committed at `position` or later."""
-    return [c for c in piece.changes if Lsn.parse(c[4].position) >= position]
+    return [c for c in changes_in(piece) if Lsn.parse(c[4].position) >= position]
 
 
 def write(db: psycopg.Connection[Row], seed: int, stopped: threading.Event) -> None:
@@ -511,7 +512,7 @@ def test_rows_are_read_again_by_keys_of_every_type(
     pieces = pieces_of(events_until(capture.stream(), capture.source.committed_head()))
     seen = set()
     for piece in pieces:
-        for _, relation, _, after, *_ in piece.changes:
+        for _, relation, _, after, *_ in changes_in(piece):
             assert after is not None
             if binary and not all(c.portable for c in relation.columns):
                 # Types without a form that is the same everywhere are only ever sent as text.
@@ -538,9 +539,9 @@ def test_rows_with_four_key_columns(
     capture.start("t")
     source_db.execute("UPDATE t SET x = x || '!'; DELETE FROM t WHERE a = 3")
     [piece] = pieces_of(events_until(capture.stream(), capture.source.committed_head()))
-    relation = piece.changes[0][1]
+    relation = changes_in(piece)[0][1]
     assert relation.key_names == ("a", "b", "c", "d")
-    images = [after for _, _, _, after, *_ in piece.changes if after is not None]
+    images = [after for _, _, _, after, *_ in changes_in(piece) if after is not None]
     found = capture.source.reread(relation, images, piece.commit, lambda r: r)
     rows = [row_of(found.relation, image) for image in found.images]
     assert [r[0] for r in rows if r] == ["v1!", "v2!", "v4!", "v5!"]
@@ -564,7 +565,7 @@ def test_a_row_is_read_again_only_once_its_change_is_visible(
             if turn % 2:
                 db.execute("SET synchronous_commit = on; SELECT txid_current()")
             [piece] = _next_pieces(stream)
-            _, relation, _, after, *_ = piece.changes[0]
+            _, relation, _, after, *_ = changes_in(piece)[0]
             assert after is not None
             found = capture.source.reread(relation, [after], piece.commit, lambda r: r)
             row = row_of(found.relation, found.images[0])
@@ -608,7 +609,7 @@ def test_rows_are_read_as_the_table_is_now(
     capture.start("t")
     source_db.execute("INSERT INTO t VALUES (1, 'a', 'b')")
     [piece] = pieces_of(events_until(capture.stream(), capture.source.committed_head()))
-    _, relation, _, after, *_ = piece.changes[0]
+    _, relation, _, after, *_ = changes_in(piece)[0]
     assert after is not None
     source_db.execute(
         "ALTER TABLE t DROP a, ADD c text DEFAULT 'new', ALTER id TYPE bigint; ALTER TABLE t RENAME TO u"

@@ -28,6 +28,7 @@ from tests.capture import (
     told,
 )
 from tests.databases import Database, wait_until
+from tests.pieces import changes_in
 from tests.servers import MakeServer, on_every_source
 
 BIG = "(SELECT string_agg(md5(i::text || {seed}), '') FROM generate_series(1, 300) AS i)"
@@ -75,7 +76,7 @@ def test_rows_inserted_one_behind_the_other_are_one_run(
     source_db.execute("INSERT INTO t VALUES (7)")
     pieces = pieces_of(events_until(capture.stream(), capture.source.committed_head()))
     runs = [r for p in pieces for r in p.runs]
-    changes = [c for p in pieces for c in p.changes]
+    changes = [c for p in pieces for c in changes_in(p)]
     found = [(r[1].name, r[5], len(r[3])) for r in runs if isinstance(r[3], list)]
     assert found == [("t", 1, 3), ("u", 4, 1), ("t", 5, 1), ("t", 7, 2), ("t", 1, 1)]
     assert sum(p.rows for p in pieces) == len(changes) == 9
@@ -96,8 +97,8 @@ def test_a_commit_says_where_who_and_when(source_db: Database, make_capture: Mak
     [piece] = pieces_of(events_until(capture.stream(), capture.source.committed_head()))
     assert piece.commit.transaction == (number or (0,))[0] % 2**32
     assert abs(piece.commit.committed_at / 1e6 - at) < 5
-    assert [change[5] for change in piece.changes] == [1, 2]
-    assert {change[4] for change in piece.changes} == {piece.commit}
+    assert [change[5] for change in changes_in(piece)] == [1, 2]
+    assert {change[4] for change in changes_in(piece)} == {piece.commit}
     assert piece.oldest == piece.commit.committed_at
     assert isinstance(piece.position, Lsn)
     assert Lsn.parse(piece.commit.position) < piece.position
@@ -208,10 +209,10 @@ def test_a_large_transaction_comes_in_pieces(
     source_db.execute("INSERT INTO t SELECT i, 'x' FROM generate_series(1, 45000) AS i")
     source_db.execute("INSERT INTO t VALUES (0, 'y')")
     pieces = pieces_of(events_until(capture.stream(), capture.source.committed_head()))
-    changes = [change for piece in pieces for change in piece.changes]
-    *open_pieces, last = [p for p in pieces if len({c[4] for c in p.changes} & {changes[0][4]})]
+    changes = [change for piece in pieces for change in changes_in(piece)]
+    *open_pieces, last = [p for p in pieces if len({c[4] for c in changes_in(p)} & {changes[0][4]})]
     assert len(open_pieces) >= 2
-    assert all(len(p.changes) <= stream_module.PIECE_ROWS * 1.1 for p in pieces)
+    assert all(len(changes_in(p)) <= stream_module.PIECE_ROWS * 1.1 for p in pieces)
     assert all(p.position is None for p in open_pieces)
     assert last.position is not None
     assert [c[5] for c in changes] == [*range(1, 45001), 1]
@@ -230,7 +231,7 @@ def test_large_rows_bound_a_piece_by_bytes(source_db: Database, make_capture: Ma
     pieces = pieces_of(events_until(capture.stream(), capture.source.committed_head()))
     assert len(pieces) >= 2
     assert all(p.size < stream_module.PIECE_BYTES + 3_000_000 for p in pieces)
-    assert sum(len(p.changes) for p in pieces) == 12
+    assert sum(len(changes_in(p)) for p in pieces) == 12
 
 
 @on_every_source
@@ -260,14 +261,14 @@ def test_start_anywhere_and_get_exactly_the_later_transactions(
         session.commit()
     events += events_until(stream, capture.source.committed_head())
     stream.close()
-    given = [[plain(c) for c in e.changes] if isinstance(e, Piece) else [] for e in events]
+    given = [[plain(c) for c in changes_in(e)] if isinstance(e, Piece) else [] for e in events]
     positions = [(i, e.position) for i, e in enumerate(events) if isinstance(e.position, Lsn)]
     assert [p for _, p in positions] == sorted(p for _, p in positions)
     end = positions[-1][1]
     # The slot was never told anything, so that it can go back.
     for index, position in draw.sample(positions[:-1], min(12, len(positions) - 1)):
         again = capture.stream(position)
-        later = [plain(c) for p in pieces_of(events_until(again, end)) for c in p.changes]
+        later = [plain(c) for p in pieces_of(events_until(again, end)) for c in changes_in(p)]
         again.close()
         assert later == [change for changes in given[index + 1 :] for change in changes]
 
@@ -285,7 +286,7 @@ def test_an_open_transaction_holds_nothing_back_and_is_not_lost(
         source_db.execute("INSERT INTO t VALUES (2)")
         stream = capture.stream()
         events = events_until(stream, capture.source.committed_head())
-        assert [plain(c)[3] for p in pieces_of(events) for c in p.changes] == [(2,)]
+        assert [plain(c)[3] for p in pieces_of(events) for c in changes_in(p)] == [(2,)]
         reached = events[-1].position
         assert isinstance(reached, Lsn)
         stream.confirm(reached)
@@ -313,7 +314,7 @@ def test_progress_stays_outside_of_transactions(
     for event in events:
         assert not (inside and isinstance(event, Progress))
         inside = event.position is None
-    assert sum(len(p.changes) for p in pieces_of(events)) == 5000
+    assert sum(len(changes_in(p)) for p in pieces_of(events)) == 5000
 
 
 def test_confirmed_positions_never_move_back(
@@ -509,7 +510,7 @@ def test_a_backlog_keeps_the_shapes_it_was_written_with(
     seen = [
         (change[1].name, [c.name for c in change[1].columns], plain(change)[3])
         for piece in pieces
-        for change in piece.changes
+        for change in changes_in(piece)
     ]
     assert seen == [
         ("t", ["id", "a", "b"], (1, "a", "b")),
@@ -637,7 +638,7 @@ def test_a_table_that_loses_its_key_for_a_while_still_comes(
     source_db.execute("INSERT INTO t VALUES (1, 1)")
     source_db.execute("ALTER TABLE t ADD PRIMARY KEY (id)")
     pieces = pieces_of(events_until(capture.stream(), capture.source.committed_head()))
-    assert [r.key_names for p in pieces for _, r, *_ in p.changes] == [("id",)]
+    assert [r.key_names for p in pieces for _, r, *_ in changes_in(p)] == [("id",)]
 
 
 def test_a_table_without_any_key_stops_the_sync(

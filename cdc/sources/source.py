@@ -60,18 +60,6 @@ class Piece:
     def __post_init__(self) -> None:
         self.rows = number_of_rows(self.runs)
 
-    @property
-    def changes(self) -> list[Change]:
-        """One for every row."""
-        return [change for run in self.runs for change in _changes(run)]
-
-
-def _changes(run: Change | ChangeRun) -> list[Change]:
-    op, relation, _, after, commit, ordinal = run
-    if isinstance(after, list):
-        return [(Op.INSERT, relation, None, r, commit, n) for n, r in enumerate(after, ordinal)]
-    return [(op, relation, run[2], after, commit, ordinal)]
-
 
 class Progress(NamedTuple):
     """The source says that nothing is left to send before `position`."""
