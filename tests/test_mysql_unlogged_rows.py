@@ -346,5 +346,14 @@ def test_what_statements_take_away() -> None:
     assert moves("/*!50000 DROP TRIGGER x */") == frozenset("*")
     assert moves("SET STATEMENT a = 1 FOR DROP VIEW v") == frozenset(["drop", "view", "v"])
     assert moves("CREATE TABLE a (b int)") == frozenset()
+    for leaves in (
+        "ALTER TABLE a DROP COLUMN b",
+        "ALTER TABLE a RENAME COLUMN b TO c",
+        "DROP INDEX i ON a",
+    ):
+        assert moves(leaves) == frozenset()
+    assert moves("CREATE OR REPLACE VIEW v AS SELECT b FROM a") == frozenset()
+    for takes in ("ALTER TABLE a DROP COLUMN b, RENAME TO c", "CREATE OR REPLACE TABLE a (b int)"):
+        assert "a" in (moves(takes) or ())
     assert moves("DROP TEMPORARY TABLE a") is None
     assert moves("INSERT INTO a VALUES ('DROP VIEW v')") is None

@@ -37,7 +37,13 @@ _MOVES = re.compile(r"\s*(?:CREATE|ALTER|DROP|RENAME)\b(?!\s+TEMPORARY\b)", re.I
 _HIDES = re.compile(
     r"\b(?:DROP|REPLACE)\b.*?\b(?:TRIGGER|DATABASE|SCHEMA)\b", re.IGNORECASE | re.DOTALL
 )
-_TAKES = re.compile(r"\b(?:DROP|RENAME|REPLACE)\b", re.IGNORECASE)
+_TAKES = re.compile(
+    r"\s*(?:DROP\s+(?:TABLES?|VIEW)|RENAME\s+TABLES?|CREATE\s+OR\s+REPLACE\s+TABLE"
+    r"|ALTER\b.*\b(?:RENAME(?!\s+(?:COLUMN|INDEX|KEY)\b)|CONVERT\s+TABLE))\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Behind it, a name may be that of a table without triggers which was a view's, or a table's with some.
+One of a view that is replaced is still a view's."""
 _WORD = re.compile(r"`((?:[^`]|``)*)`|([\w$\u0080-\U0010ffff]+)")
 
 _SEEN: Final = {"SELECT", "TRIGGER"}
