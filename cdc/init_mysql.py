@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from appliers.relation import Relation
 from cdc.init_facts import Reference
 from cdc.sources.mysql.connection import Server, connect, one, quoted, rows, server_of, variables
-from cdc.sources.mysql.grants import account, privileges
+from cdc.sources.mysql.grants import Grants, account
 
 _REFERENCES = """
     SELECT k.TABLE_SCHEMA, k.TABLE_NAME, k.REFERENCED_TABLE_SCHEMA, k.REFERENCED_TABLE_NAME, k.CONSTRAINT_NAME,
@@ -75,7 +75,7 @@ class MysqlFacts:
 def read_facts(url: str, password: str | None) -> MysqlFacts:
     with closing(connect(url, password, "cdc init")) as db:
         settings = variables(db, "log_bin", "binlog_format", "binlog_row_metadata", "gtid_mode")
-        held = privileges(db, server_of(db))
+        held = Grants(db, server_of(db)).everywhere()
         user = str(one(db, "SELECT CURRENT_USER()")[0]).rpartition("@")[0]
         almighty = user if held & {"ALL PRIVILEGES", "SUPER"} else None
         found = rows(db, _REFERENCES)

@@ -17,7 +17,7 @@ from cdc.sources.mysql.connection import (
     variables,
 )
 from cdc.sources.mysql.filters import filters
-from cdc.sources.mysql.grants import ALL, account, privileges
+from cdc.sources.mysql.grants import ALL, Grants, account
 from cdc.sources.mysql.identity import LOG_UPDATES, REQUIRED, UNLOGGED, unlogged_replica
 from cdc.sources.mysql.snapshots import SWITCH_GTIDS_ON
 
@@ -142,7 +142,7 @@ def _filters(db: Connection, server: Server, relations: Sequence[Relation]) -> I
 def _grants(db: Connection, server: Server) -> Iterator[Finding]:
     """The privileges of the whole server. Those on tables are tried out."""
     user = str(one(db, "SELECT CURRENT_USER()")[0])
-    everywhere = privileges(db, server)
+    everywhere = Grants(db, server).everywhere()
     monitor = "BINLOG MONITOR" if server.flavour == "mariadb" else "REPLICATION CLIENT"
     for subject, accepted in (("REPLICATION SLAVE", DUMPS), (monitor, MONITORS)):
         if everywhere & (accepted | {ALL}):

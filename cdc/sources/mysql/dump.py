@@ -12,7 +12,7 @@ import secrets
 import struct
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import pymysql
@@ -31,7 +31,7 @@ from cdc.sources.mysql.connection import (
 )
 from cdc.sources.mysql.failures import translated
 from cdc.sources.mysql.gtid import MysqlGtids
-from cdc.sources.mysql.packets import Packets
+from cdc.sources.mysql.packets import LogEndedError, Packets
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.source import GapError
 
@@ -125,6 +125,26 @@ def open_dump(
         cut(db)
         raise
     return Dump(Packets(db), mariadb, checksums, clock)
+
+
+def whole_log(
+    connect: Callable[[], Connection], start: BinlogPosition, reader: str
+) -> Iterator[bytes]:
+    """Every event from `start` up to the log's end, over a connection of its own. Raises what `open_dump`
+    and `stream_error` give."""
+    dump = open_dump(connect, start, reader, by_gtid=False, block=False)
+    try:
+        while True:
+            if found := dump.packets.take():
+                yield from found
+            elif not dump.packets.fill():
+                dump.packets.wait(1.0)
+    except LogEndedError:
+        return
+    except pymysql.Error as e:
+        raise stream_error(e, start) from e
+    finally:
+        dump.packets.close()
 
 
 def stream_error(error: pymysql.Error, position: BinlogPosition) -> SyncError:

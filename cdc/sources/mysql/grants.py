@@ -55,11 +55,6 @@ class Grants:
         )
 
 
-def privileges(db: Connection, server: Server) -> set[str]:
-    """What the user may do on the whole server, by itself or by a role that is active."""
-    return Grants(db, server).everywhere()
-
-
 def account(user: str) -> str:
     """`name@host`, as CURRENT_USER() gives it, for GRANT."""
     name, _, host = user.rpartition("@")

@@ -20,8 +20,12 @@ Table = tuple[str, str]
 ROW_WRITERS: Final = frozenset(["INSERT", "REPLACE", "UPDATE", "DELETE", "LOAD", "WITH", "CREATE"])
 """First words of what is read here. CREATE: a table that is filled by a query."""
 
+STRING: Final = r"'(?:[^'\\]|\\.|'')*'"
+DOUBLE: Final = r'"(?:[^"\\]|\\.|"")*"'
+"""Texts as a session with no sql_mode writes them."""
+
 _TOKEN = re.compile(
-    r"""(?P<string> '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" )
+    rf"""(?P<string> {STRING} | {DOUBLE} )
     | @@?(?: `(?:[^`]|``)*` | '[^']*' | "[^"]*" | [\w.$]* )
     | (?P<quoted> `(?:[^`]|``)*` )
     | (?P<word> [\w$\u0080-\U0010ffff]+ )

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
-
-import pymysql
 
 from cdc.sources.mysql import events
 from cdc.sources.mysql.connection import Connection
-from cdc.sources.mysql.dump import open_dump, stream_error
+from cdc.sources.mysql.dump import whole_log
 from cdc.sources.mysql.gtid import MariadbGtids
-from cdc.sources.mysql.packets import LogEndedError
 from cdc.sources.mysql.position import BinlogPosition
 
 Connect = Callable[[], Connection]
@@ -33,7 +30,7 @@ def read_gtids_at(connect: Connect, place: BinlogPosition) -> MariadbGtids | Non
     """
     known = MariadbGtids()
     high = low = 0
-    for data in _events(connect, BinlogPosition(place.file, _FIRST)):
+    for data in whole_log(connect, BinlogPosition(place.file, _FIRST), "cdc"):
         _, kind, server, _, end, _ = events.read_header(data)
         if not end:
             continue  # it stands in no file
@@ -51,19 +48,3 @@ def read_gtids_at(connect: Connect, place: BinlogPosition) -> MariadbGtids | Non
         if high + low >= place.offset:
             return known if high + low == place.offset else None
     return None
-
-
-def _events(connect: Connect, start: BinlogPosition) -> Iterator[bytes]:
-    dump = open_dump(connect, start, "cdc", by_gtid=False, block=False)
-    try:
-        while True:
-            if found := dump.packets.take():
-                yield from found
-            elif not dump.packets.fill():
-                dump.packets.wait(1.0)
-    except LogEndedError:
-        return
-    except pymysql.Error as e:
-        raise stream_error(e, start) from e
-    finally:
-        dump.packets.close()

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from cdc.sources.mysql.alters import Word, parted, rewritten, versioned
 from cdc.sources.mysql.events import ANSI_QUOTES, NO_BACKSLASH_ESCAPES
-from cdc.sources.mysql.reach import ROW_WRITERS, Reach, Table, reach_of
+from cdc.sources.mysql.reach import DOUBLE, ROW_WRITERS, STRING, Reach, Table, reach_of
 
 
 class Deed(Enum):
@@ -76,13 +76,12 @@ def _scanner(string: str, double: str) -> re.Pattern[str]:
     return re.compile(f"(?P<string>{string}) | (?P<double>{double}){_REST}", re.VERBOSE | re.DOTALL)
 
 
-_STRING, _PLAIN_STRING = r"'(?:[^'\\]|\\.|'')*'", "'(?:[^']|'')*'"
-_DOUBLE, _PLAIN_DOUBLE = r'"(?:[^"\\]|\\.|"")*"', '"(?:[^"]|"")*"'
-_SCAN = _scanner(_STRING, _DOUBLE)
-_SCAN_ANSI = _scanner(_STRING, _PLAIN_DOUBLE)
+_PLAIN_STRING, _PLAIN_DOUBLE = "'(?:[^']|'')*'", '"(?:[^"]|"")*"'
+_SCAN = _scanner(STRING, DOUBLE)
+_SCAN_ANSI = _scanner(STRING, _PLAIN_DOUBLE)
 _SCAN_UNESCAPED = _scanner(_PLAIN_STRING, _PLAIN_DOUBLE)
 _WRAPPED = re.compile(
-    r"""\s*SET\s+STATEMENT\s(?:[^'"]|'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")*?\sFOR\s+(?=[A-Z]+\s)"""
+    rf"""\s*SET\s+STATEMENT\s(?:[^'"]|{STRING}|{DOUBLE})*?\sFOR\s+(?=[A-Z]+\s)"""
     r"|\s*ANALYZE\s+(FORMAT\s*=\s*\w+\s+)?(?!\s|TABLE|LOCAL|NO_WRITE)",
     re.IGNORECASE | re.DOTALL,
 )

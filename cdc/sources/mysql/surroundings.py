@@ -14,13 +14,10 @@ from contextlib import closing
 from typing import Final
 from zlib import crc32
 
-import pymysql
-
 from cdc.sources.mysql import events
 from cdc.sources.mysql.connection import Connection, one, quoted, rows, server_of
-from cdc.sources.mysql.dump import open_dump, stream_error
+from cdc.sources.mysql.dump import whole_log
 from cdc.sources.mysql.grants import Grants, account
-from cdc.sources.mysql.packets import LogEndedError
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.reach import Reach, Table
 from cdc.sources.mysql.statements import opened
@@ -146,23 +143,10 @@ def _statements(
     connect: Callable[[], Connection], start: BinlogPosition
 ) -> Iterator[events.Statement]:
     """Every statement in the log from `start` up to its end."""
-    dump = open_dump(connect, start, "cdc ahead", by_gtid=False, block=False)
-    packets = dump.packets
-    try:
-        while True:
-            found = packets.take()
-            if not found and not packets.fill():
-                packets.wait(1.0)
-            for data in found:
-                if data[4] in (events.QUERY, events.QUERY_COMPRESSED):
-                    checked = crc32(data) == events.RESIDUE
-                    body = data[events.HEADER : -4 if checked else None]
-                    if data[4] == events.QUERY_COMPRESSED:
-                        body = events.decompressed_query(body)
-                    yield events.read_statement(body, 0)
-    except LogEndedError:
-        return
-    except pymysql.Error as e:
-        raise stream_error(e, start) from e
-    finally:
-        packets.close()
+    for data in whole_log(connect, start, "cdc ahead"):
+        if data[4] in (events.QUERY, events.QUERY_COMPRESSED):
+            checked = crc32(data) == events.RESIDUE
+            body = data[events.HEADER : -4 if checked else None]
+            if data[4] == events.QUERY_COMPRESSED:
+                body = events.decompressed_query(body)
+            yield events.read_statement(body, 0)
