@@ -50,6 +50,15 @@ class BinlogCapture:
         return self.source.committed_head()
 
 
+def run(source: MysqlDatabase, *statements: str) -> None:
+    """Statements in one session of their own."""
+    db = source.connect(local_infile=True)
+    with db.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    db.close()
+
+
 def events_until(
     stream: Stream, position: BinlogPosition, timeout: float = 30.0
 ) -> list[Piece | Progress]:

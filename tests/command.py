@@ -17,7 +17,7 @@ import pytest
 
 from cdc.config import load
 from cdc.status import collect
-from tests.databases import Database
+from tests.databases import Database, wait_until
 from tests.nursery import nursery
 
 CUSTOMER: Final = """
@@ -105,6 +105,17 @@ class Command:
         """One sync as `cdc status --json` shows it; asked in this process, because tests ask often."""
         [found] = [s.as_json() for s in collect(load(self.config)) if s.name == name]
         return found
+
+    def wait_for(self, **wanted: object) -> dict[str, Any]:
+        """The status of the sync, once it is so."""
+        seen: dict[str, Any] = {}
+
+        def is_so() -> bool:
+            seen.update(self.status())
+            return all(seen[name] == value for name, value in wanted.items())
+
+        wait_until(is_so, 60, f"{wanted}, of {seen}; {self.said('run')[-2000:]}")
+        return seen
 
     def _said(self, command: str) -> Path:
         return self.directory / f"{command}.stderr"

@@ -50,3 +50,13 @@ class Killing:
             process.lives(self._random.random() * longest)
             process.kill()
             self.kills += 1
+
+
+def chunks_left(sync: Sync) -> list[int]:
+    """Kills a copy in the middle of chunks and between them, and counts after each what is left."""
+    left = []
+    for fault in ("chunk-committed:1", "chunk-written:1", "chunk-committed:2", "chunk-written:1"):
+        sync.start(fault=fault).dies_at_fault()
+        with state_of(sync.target, sync.name) as state:
+            left.append(len(state.chunks()))
+    return left

@@ -46,10 +46,6 @@ def shown(cdc: Command, code: int = 0, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def streaming(cdc: Command) -> None:
-    wait_until(lambda: cdc.status()["state"] == "streaming", message=cdc.said("run")[-2000:])
-
-
 def started(cdc: Command, source: MysqlDatabase) -> subprocess.Popen[str]:
     """A tail from now on, once it reads the log. A server notices late that another reader has gone."""
     dumps = "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
@@ -115,7 +111,7 @@ class TestTail:
         neither notices nor waits."""
         crm.execute("INSERT INTO customers VALUES (1, 'before', NULL)")
         cdc.start("run")
-        streaming(cdc)
+        cdc.wait_for(state="streaming")
         tail = started(cdc, crm)
         crm.execute("INSERT INTO customers VALUES (2, 'now', 'é')")
         assert tail.stdout is not None
@@ -188,7 +184,7 @@ class TestStatus:
         """While it runs: no lag once it is current; paused it falls behind, and says by how much, with
         the daemon and without."""
         daemon = cdc.start("run")
-        streaming(cdc)
+        cdc.wait_for(state="streaming")
         crm.execute("INSERT INTO customers VALUES (1, 'a', NULL), (2, 'b', NULL)")
         wait_until(lambda: cdc.status()["changes_applied"] == 2, message="the rows are applied")
         wait_until(lambda: cdc.status()["lag_bytes"] == 0, message="it is current")

@@ -39,17 +39,6 @@ def server(request: pytest.FixtureRequest) -> LocalMysql:
     return make()
 
 
-def wait_for(cdc: Command, **wanted: object) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
-
-    def is_so() -> bool:
-        seen.update(cdc.status())
-        return all(seen[name] == value for name, value in wanted.items())
-
-    wait_until(is_so, 60, f"{wanted}, of {seen}; {cdc.said('run')[-2000:]}")
-    return seen
-
-
 def test_a_read_only_target_is_waited_for(
     cdc: Command,
     source_db: Database,
@@ -69,10 +58,10 @@ def test_a_read_only_target_is_waited_for(
         sync={"tables": ["customers"]},
     )
     cdc.start("run")
-    wait_for(cdc, state="streaming")
+    cdc.wait_for(state="streaming")
     target.execute(f"SET GLOBAL {setting} = ON")
     source_db.execute("INSERT INTO customers VALUES (2, 'b'), (3, 'c')")
-    wait_for(cdc, state="retrying")
+    cdc.wait_for(state="retrying")
     wait_until(lambda: "read" in str(cdc.status()["error"]), message=str(cdc.status()))
     found = cdc.status()
     assert "(error 1290)" in found["error"]
@@ -83,7 +72,7 @@ def test_a_read_only_target_is_waited_for(
     target.execute("SET GLOBAL read_only = OFF")
     rows = "SELECT id, name FROM customers ORDER BY id"
     wait_until(lambda: target.rows(rows) == [(1, "a"), (2, "b"), (3, "c")], 60, "it goes on")
-    wait_for(cdc, state="streaming", error=None)
+    cdc.wait_for(state="streaming", error=None)
 
 
 def test_hostile_settings(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from cdc.sources.mysql.copying import FEWEST_ROWS
+from tests.killing import chunks_left
 from tests.mysql_crm import numbers
 from tests.mysql_pairs import Pair, from_each_source
 from tests.syncs import MakeSync
-from tests.targets import state_of, tables_of
+from tests.targets import tables_of
 
 CHUNKS: Final = 7
 ROWS: Final = CHUNKS * FEWEST_ROWS
@@ -33,11 +34,7 @@ def test_a_killed_copy_goes_on_where_it_was(pair: Pair, make_sync: MakeSync) -> 
     make_wide(pair)
     pair.target.count_writes("wide")
     sync = make_sync(pair.source, pair.target, ("wide", "markers"))
-    left = []
-    for fault in ("chunk-committed:1", "chunk-written:1", "chunk-committed:2", "chunk-written:1"):
-        sync.start(fault=fault).dies_at_fault()
-        with state_of(pair.target, sync.name) as state:
-            left.append(len(state.chunks()))
+    left = chunks_left(sync)
     assert left == sorted(left, reverse=True)
     assert left[0] > left[-1] > 0
     sync.start()

@@ -24,20 +24,12 @@ from tests.binlog_capture import (
     key_of,
     pieces_of,
     plain,
+    run,
     told,
 )
 from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase
 from tests.pieces import changes_in
-
-
-def run(source: MysqlDatabase, *statements: str) -> None:
-    """Statements in one session of their own."""
-    db = source.connect()
-    with db.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-    db.close()
 
 
 @pytest.fixture

@@ -24,20 +24,12 @@ from tests.binlog_capture import (
     changes_of,
     events_until,
     plain,
+    run,
     told,
 )
 from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase
 from tests.mysql_fixtures import MakeMysql
-
-
-def run(source: MysqlDatabase, *statements: str) -> None:
-    """Statements in one session of their own."""
-    db = source.connect()
-    with db.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-    db.close()
 
 
 @pytest.fixture

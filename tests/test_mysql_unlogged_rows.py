@@ -12,7 +12,7 @@ from cdc.sources.mysql.functions import NEVER_STORED, NEVER_STORED_CLOSE
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.reach import Reach, reach_of
 from cdc.sources.mysql.surroundings import moves
-from tests.binlog_capture import BinlogCapture, MakeBinlogCapture, changes_of, plain, told
+from tests.binlog_capture import BinlogCapture, MakeBinlogCapture, changes_of, plain, run, told
 from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase, quoted
 from tests.mysql_fixtures import FreshDatabase
@@ -20,15 +20,6 @@ from tests.mysql_fixtures import FreshDatabase
 STATEMENT = "SET SESSION binlog_format = STATEMENT"
 LAST = (99, "last")
 REPLICATION = "REPLICATION SLAVE, REPLICATION CLIENT ON *.*"
-
-
-def run(source: MysqlDatabase, *statements: str) -> None:
-    """Statements in one session of their own."""
-    db = source.connect(local_infile=True)
-    with db.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-    db.close()
 
 
 def shaped(database: MysqlDatabase) -> None:

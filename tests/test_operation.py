@@ -31,18 +31,6 @@ CREATE TABLE customers (id int PRIMARY KEY, name text);
 INSERT INTO customers SELECT g, 'customer ' || g FROM generate_series(1, 100) g"""
 
 
-def wait_for(cdc: Command, **wanted: object) -> dict[str, object]:
-    """The status of the sync, once it is so."""
-    seen: dict[str, object] = {}
-
-    def is_so() -> bool:
-        seen.update(cdc.status())
-        return all(seen[name] == value for name, value in wanted.items())
-
-    wait_until(is_so, 60, f"{wanted}, of {seen}; {cdc.said('run')[-2000:]}")
-    return seen
-
-
 def is_equal(source: Database, target: Database) -> None:
     wait_until(
         lambda: not differences(source, PostgresTarget(target), ["customers"]),
@@ -61,13 +49,13 @@ def test_a_service_from_ready_to_stopping(
     cdc.environment |= {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "2000000"}
     daemon = cdc.start("run")
     manager.wait_for("READY=1")
-    wait_for(cdc, state="streaming")
+    cdc.wait_for(state="streaming")
     manager.wait_for("WATCHDOG=1", times=3)
     assert any(a.startswith("STATUS=") for a in manager.heard())
     daemon.send_signal(signal.SIGHUP)
     manager.wait_for("RELOADING=1")
     manager.wait_for("READY=1", times=2)
-    wait_for(cdc, state="streaming")
+    cdc.wait_for(state="streaming")
     source_db.execute("UPDATE customers SET name = 'before the stop'")
     is_equal(source_db, target_db)
     begun = time.monotonic()
@@ -86,7 +74,7 @@ def test_a_lag_that_is_too_long_is_an_exit_code(
     source_db.execute(SCHEMA)
     cdc.configure(source_db.url, target_db.url, sync={"tables": ["customers"]})
     cdc.start("run")
-    wait_for(cdc, state="streaming")
+    cdc.wait_for(state="streaming")
     assert cdc.run("status", "--max-lag", "5").returncode == 0
     with closing(target_db.connect(autocommit=False)) as holder:
         holder.execute("LOCK TABLE customers IN ACCESS EXCLUSIVE MODE")
@@ -151,17 +139,17 @@ def test_a_read_only_target_is_waited_for(
     source_db.execute(SCHEMA)
     cdc.configure(source_db.url, target_db.url, sync={"tables": ["customers"]})
     cdc.start("run")
-    wait_for(cdc, state="streaming")
+    cdc.wait_for(state="streaming")
     target_db.execute(f"ALTER DATABASE {target_db.name} SET default_transaction_read_only = on")
     end_sessions(target_db)
     source_db.execute("UPDATE customers SET name = 'while it is read-only'")
-    found = wait_for(cdc, state="retrying")
+    found = cdc.wait_for(state="retrying")
     wait_until(lambda: "read-only" in str(cdc.status()["error"]), message=str(found))
     assert "the target is read-only" in str(cdc.status()["hint"])
     target_db.execute("SET default_transaction_read_only = off")
     target_db.execute(f"ALTER DATABASE {target_db.name} RESET default_transaction_read_only")
     is_equal(source_db, target_db)
-    wait_for(cdc, state="streaming", error=None)
+    cdc.wait_for(state="streaming", error=None)
 
 
 def end_sessions(database: Database) -> None:
@@ -187,7 +175,7 @@ def test_a_full_target_is_waited_for(
     source_db.execute("INSERT INTO customers VALUES (1, 'first')")
     cdc.configure(source_db.url, target.url, sync={"tables": ["customers"]})
     cdc.start("run")
-    wait_for(cdc, state="streaming")
+    cdc.wait_for(state="streaming")
     source_db.execute(
         "INSERT INTO customers SELECT g, repeat(md5(g::text), 60) FROM generate_series(2, 30000) g"
     )
@@ -201,7 +189,7 @@ def test_a_full_target_is_waited_for(
         90,
         cdc.said("run")[-2000:],
     )
-    wait_for(cdc, state="streaming", error=None)
+    cdc.wait_for(state="streaming", error=None)
 
 
 def test_a_source_without_a_free_slot_is_waited_for(
@@ -217,12 +205,12 @@ def test_a_source_without_a_free_slot_is_waited_for(
         source.execute(f"SELECT pg_create_physical_replication_slot('{name}')")
     cdc.configure(source.url, target_db.url, sync={"tables": ["customers"]})
     cdc.start("run")
-    wait_for(cdc, state="retrying")
+    cdc.wait_for(state="retrying")
     wait_until(lambda: "replication slots are in use" in str(cdc.status()["error"]), message="told")
     assert str(cdc.status()["hint"]).startswith("raise max_replication_slots on the source")
     for name in ("taken", "taken_too"):
         source.execute(f"SELECT pg_drop_replication_slot('{name}')")
-    wait_for(cdc, state="streaming", error=None)
+    cdc.wait_for(state="streaming", error=None)
     is_equal(source, target_db)
 
 
@@ -243,7 +231,7 @@ def test_a_password_that_changes_meanwhile(
         text.replace(f'url = "{url}"', f'url = "{url}"\npassword_file = "{secret}"')
     )
     daemon = cdc.start("run")
-    wait_for(cdc, state="streaming")
+    cdc.wait_for(state="streaming")
     target.execute("ALTER ROLE postgres PASSWORD 'second'")
     end_sessions(target)
     source_db.execute("UPDATE customers SET name = 'while the password was another'")
@@ -279,7 +267,7 @@ def test_partitions_are_one_table(
     source_db.execute("INSERT INTO customers SELECT g, g, 'x' FROM generate_series(1, 120) g")
     cdc.configure(source_db.url, target_db.url, sync={"tables": ["customers"]})
     cdc.start("run")
-    wait_for(cdc, state="streaming")
+    cdc.wait_for(state="streaming")
     is_equal(source_db, target_db)
     source_db.execute("UPDATE customers SET at = 120 - at WHERE id < 60")
     source_db.execute("DELETE FROM customers WHERE id > 100; UPDATE customers SET name = 'y'")

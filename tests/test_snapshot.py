@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tests.crm import SCHEMA, TABLES, fill
 from tests.databases import Database, wait_until
+from tests.killing import chunks_left
 from tests.syncs import MakeSync, Sync
 from tests.targets import Target, state_of, tables_of
 from tests.workload import Workload
@@ -114,11 +115,7 @@ def test_a_killed_copy_goes_on_where_it_was(
     target.make_tables(WIDE.replace(" WITH (fillfactor = 10)", ""))
     target.count_writes("wide")
     sync = make_sync(source_db, target, ("wide", "markers"))
-    left = []
-    for fault in ("chunk-committed:1", "chunk-written:1", "chunk-committed:2", "chunk-written:1"):
-        sync.start(fault=fault).dies_at_fault()
-        with state_of(target, sync.name) as state:
-            left.append(len(state.chunks()))
+    left = chunks_left(sync)
     assert left == sorted(left, reverse=True)
     assert left[0] > left[-1] > 0
     sync.start()
