@@ -12,6 +12,8 @@ UV_VERSION := 0.13.9
 # A name on PATH proves nothing: pyenv's shims answer only with an error, and Debian splits venv off.
 CANDIDATES = $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+# What the editable install is made of: the parts in C are built with it.
+PROJECT := pyproject.toml setup.py $(shell find appliers cdc -name '_*.c')
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The lock file is the whole truth: hashes for what is fetched, and the build uses what it brought.
 INSTALL_PROJECT = $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
@@ -29,12 +31,12 @@ $(VENV)/.made:
 	echo 'Try: install one (on Debian: python3 and python3-venv), or PYTHON=/path/to/python3 make …' >&2; \
 	exit 1
 
-$(VENV)/.runtime: $(VENV)/.made requirements-demo.lock pyproject.toml
+$(VENV)/.runtime: $(VENV)/.made requirements-demo.lock $(PROJECT)
 	$(PIP_INSTALL) --require-hashes --requirement requirements-demo.lock
 	$(INSTALL_PROJECT)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.made requirements.lock pyproject.toml
+$(VENV)/.dev: $(VENV)/.made requirements.lock $(PROJECT)
 	$(PIP_INSTALL) --require-hashes --requirement requirements.lock
 	$(INSTALL_PROJECT)
 	@touch $(VENV)/.runtime $@
@@ -106,5 +108,6 @@ lock: build/uv/bin/uv ## Pin the newest versions that pyproject.toml allows
 
 .PHONY: clean
 clean: ## Remove everything that make made
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find cdc appliers -name '*.so' -delete
 	find cdc appliers tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -86,12 +86,14 @@ def inserts_of(deltas: Sequence[Delta | Run]) -> list[bytes] | None:
     return rows
 
 
-def reduced(relation: Relation, deltas: Sequence[Delta | Run]) -> Net:
+def reduced(relation: Relation, deltas: list[Delta | Run]) -> Net:
     """The net effect of one relation's deltas.
 
     A key that is deleted and inserted again is deleted and inserted, as on the source. A delete of a
     row that these deltas have inserted stays a delete: should the row be there all the same, it goes.
     """
+    if (updated := relation.updates(deltas, Op.UPDATE)) is not None:
+        return Net(updates=updated)
     net = Net()
     key, has_unchanged = relation.key, relation.has_unchanged
     deletes, updates, inserts, rereads = net.deletes, net.updates, net.inserts, net.rereads

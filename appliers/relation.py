@@ -87,6 +87,11 @@ class Relation:
         return images.compile_key(self.format, len(self.columns), self.key_columns)
 
     @cached_property
+    def updates(self) -> images.Updates:
+        """Reduces deltas at once that are nothing but updates of different rows."""
+        return images.compile_updates(self.format, len(self.columns), self.key_columns)
+
+    @cached_property
     def has_unchanged(self) -> Callable[[bytes], bool]:
         """Whether an image has `UNCHANGED` values; one C-level search for most images."""
         return images.compile_has_unchanged(self.format, len(self.columns))

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from appliers.delta import UNCHANGED, Value
+from appliers import images as images_module
+from appliers.delta import UNCHANGED, Commit, Delta, Op, Value
 from appliers.images import (
     COPY_BINARY_HEADER,
     COPY_BINARY_TRAILER,
     Format,
     ImageError,
     binary_key_text,
-    compile_copy_row,
+    compile_copy_rows,
     compile_has_unchanged,
     compile_key,
+    compile_updates,
     compile_values,
     compose,
     copy_binary_row,
@@ -28,6 +30,7 @@ from appliers.images import (
 )
 from appliers.lines import split
 from tests.databases import Database
+from tests.implementations import compiled
 
 # What text escapes, what binary lengths look like, and the kinds that pgoutput puts before values.
 PIECES = st.sampled_from(
@@ -54,6 +57,24 @@ ROWS = st.lists(VALUES, min_size=1, max_size=7)
 LOGGED_ROWS = st.lists(st.one_of(VALUES, st.just(UNCHANGED)), min_size=1, max_size=7)
 FORMATS = st.sampled_from(Format)
 MAY_HAVE_GAPS = (Format.PGOUTPUT_TEXT, Format.PGOUTPUT_BINARY, Format.LINE)
+
+
+@pytest.fixture(scope="module", params=["c", "python"], autouse=True)
+def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both promise the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            patch.setattr(images_module, "_Columns", None)
+        else:
+            patch.setattr(images_module, "_Columns", compiled("appliers._images", "Columns"))
+        yield
+
+
+def copy_row(
+    format: Format, columns: int, wanted: Sequence[int] | None = None
+) -> Callable[[bytes], bytes]:
+    rows = compile_copy_rows(format, columns, wanted)
+    return lambda image: rows([image])
 
 
 def image_of(format: Format, row: Sequence[Value]) -> bytes:
@@ -88,7 +109,7 @@ def test_unchanged_values_are_told_from_all_others(form: Format, row: list[Value
     assert compile_has_unchanged(form, len(row))(image) is unchanged
     if unchanged:
         with pytest.raises(ImageError):
-            compile_copy_row(form, len(row))(image)
+            compile_copy_rows(form, len(row))([image])
 
 
 @given(FORMATS, ROWS, st.data())
@@ -98,11 +119,11 @@ def test_a_row_for_copy_holds_the_wanted_columns(
     """All of them, or some, in any order; the same bytes as from the values one by one."""
     columns = len(row)
     image = image_of(format, row)
-    assert compile_copy_row(format, columns)(image) == copy_of(format, row)
+    assert compile_copy_rows(format, columns)([image]) == copy_of(format, row)
     some = st.lists(st.integers(0, columns - 1), min_size=1, unique=True)
     wanted = data.draw(some)
     expected = copy_of(format, [row[i] for i in wanted])
-    assert compile_copy_row(format, columns, wanted)(image) == expected
+    assert compile_copy_rows(format, columns, wanted)([image]) == expected
     assert compile_key(format, columns, wanted)(image) == tuple(row[i] for i in wanted)
 
 
@@ -114,17 +135,49 @@ def test_columns_that_are_not_wanted_are_not_looked_at(
     known = [i for i, v in enumerate(row) if v is not UNCHANGED]
     if known:
         wanted = data.draw(st.lists(st.sampled_from(known), min_size=1, unique=True))
-        made = compile_copy_row(form, len(row), wanted)(image_of(form, row))
+        made = compile_copy_rows(form, len(row), wanted)([image_of(form, row)])
         assert made == copy_of(form, [row[i] for i in wanted])
+
+
+@given(FORMATS, st.lists(st.tuples(VALUES, BYTES), max_size=5))
+def test_rows_for_copy_are_joined(format: Format, rows: list[tuple[Value, Value]]) -> None:
+    """In the order of their images."""
+    made = compile_copy_rows(format, 2)([image_of(format, row) for row in rows])
+    assert made == b"".join(copy_of(format, row) for row in rows)
+
+
+@given(st.sampled_from(MAY_HAVE_GAPS), st.lists(st.tuples(BYTES, VALUES), max_size=5), st.data())
+def test_updates_of_different_rows_are_reduced_at_once(
+    form: Format, rows: list[tuple[Value, Value]], data: st.DataObject
+) -> None:
+    """The new images by key, in order; None as soon as one is not an update that leaves its key as it
+    is, or a key comes twice."""
+    relation, commit = object(), Commit("", 0, 0)
+    images = [image_of(form, row) for row in rows]
+    deltas = [Delta(Op.UPDATE, relation, None, i, commit, 1) for i in images]  # type: ignore[arg-type]
+    keys = [(key,) for key, _ in rows]
+    expected = dict(zip(keys, images, strict=True)) if len(set(keys)) == len(keys) else None
+    updates = compile_updates(form, 2, [0])
+    assert updates(deltas, Op.UPDATE) == expected
+    if deltas:
+        other = data.draw(st.sampled_from(deltas))
+        at = deltas.index(other)
+        for change in (
+            {"op": Op.INSERT},
+            {"before": images[at]},
+            {"op": Op.INSERTS, "after": [b""]},
+        ):
+            changed = [*deltas[:at], other._replace(**change), *deltas[at + 1 :]]
+            assert updates(changed, Op.UPDATE) is None
 
 
 @given(FORMATS, st.integers(1, 5), st.binary(max_size=60))
 def test_any_bytes_give_a_row_or_an_image_error(format: Format, columns: int, image: bytes) -> None:
     """No reader fails in another way; and the readers agree on what is a row."""
     values = _read(compile_values(format, columns), image)
-    row = _read(compile_copy_row(format, columns), image)
+    row = _read(copy_row(format, columns), image)
     _read(compile_key(format, columns, [0]), image)
-    _read(compile_copy_row(format, columns, [columns - 1]), image)
+    _read(copy_row(format, columns, [columns - 1]), image)
     _read(compile_has_unchanged(format, columns), image)
     if format.pgoutput and row is not None:
         assert values is not None
@@ -143,7 +196,7 @@ def test_a_row_that_is_cut_or_longer_is_refused(
             values(damaged)
     if format.pgoutput:
         with pytest.raises(ImageError):
-            compile_copy_row(format, len(row))(image[:cut])
+            compile_copy_rows(format, len(row))([image[:cut]])
 
 
 @given(FORMATS, ROWS, st.integers(1, 9))
@@ -189,8 +242,8 @@ def test_postgres_reads_what_we_write(target_db: Database) -> None:
     target_db.execute("CREATE TABLE t (n serial, a text, b text)")
     for form in Format:
         target_db.execute("TRUNCATE t")
-        make = compile_copy_row(form, 2)
-        data = b"".join(make(image_of(form, row)) for row in rows)
+        make = compile_copy_rows(form, 2)
+        data = make([image_of(form, row) for row in rows])
         options = " (FORMAT binary)" if form.binary else ""
         if form.binary:
             data = COPY_BINARY_HEADER + data + COPY_BINARY_TRAILER

@@ -80,7 +80,7 @@ class Bulk:
         else:
             yield from segments(deltas)
 
-    def _effect(self, relation: Relation, deltas: Sequence[Delta | Run]) -> _Effect:
+    def _effect(self, relation: Relation, deltas: list[Delta | Run]) -> _Effect:
         table = self.work.table_of(relation)
         usual = relation.table not in self.work.redo and not self.replace
         if usual and (rows := inserts_of(deltas)) is not None:

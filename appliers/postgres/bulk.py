@@ -59,7 +59,7 @@ class Bulk:
                 relation = effect.table.relation
                 reread_rows(self.work, {(relation, k): i for k, i in effect.net.rereads.items()})
 
-    def _effect(self, relation: Relation, deltas: Sequence[Delta | Run]) -> _Effect:
+    def _effect(self, relation: Relation, deltas: list[Delta | Run]) -> _Effect:
         table = self.work.table_of(relation)
         if relation.table not in self.work.redo and (rows := inserts_of(deltas)) is not None:
             return _Effect(table, Net(), rows)

@@ -134,17 +134,7 @@ class Table:
             images.FIXED_SIZES.get(c.base) if c.kind == "base" and c.portable else None
             for c in relation.columns
         ]
-        row = images.compile_copy_row(relation.format, len(sizes), columns, sizes)
-        join = b"".join
-        if relation.format is not images.Format.LINE or columns != tuple(range(len(sizes))):
-            return lambda some: join(map(row, some))
-
-        def rows(some: list[bytes]) -> bytes:
-            # One search for gaps in all of them: 0.1 µs a row less than in each.
-            data = join(some)
-            return join(map(row, some)) if lines.GAP in data else data
-
-        return rows
+        return images.compile_copy_rows(relation.format, len(sizes), columns, sizes)
 
     def copy_sql(self, target: str, columns: Sequence[int]) -> str:
         options = " (FORMAT binary)" if self.binary else ""

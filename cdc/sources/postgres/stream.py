@@ -17,15 +17,17 @@ from typing import Final
 import psycopg
 from psycopg import pq
 
-from appliers.delta import Commit, Op, number_of_rows
+from appliers.delta import Op, number_of_rows
 from appliers.errors import PermanentError, SyncError, TransientError
+from appliers.extension import extension
 from appliers.images import ImageError, pgoutput_end
 from appliers.relation import Relation
 from cdc.sources.postgres import pgoutput
 from cdc.sources.postgres.connection import WAL_SENDER_TIMEOUT
 from cdc.sources.postgres.errors import translated
 from cdc.sources.postgres.lsn import Lsn
-from cdc.sources.source import Change, ChangeRun, GapError, Piece, Position, Progress
+from cdc.sources.postgres.messages import HEADER, Get, Messages, RowChange, Taken
+from cdc.sources.source import GapError, Piece, Position, Progress
 
 PIECE_BYTES: Final = 4 << 20
 """A transaction larger than this comes in pieces: bounds memory together with the mailbox."""
@@ -47,15 +49,15 @@ STATUS_EVERY: Final = WAL_SENDER_TIMEOUT / 6
 BEHIND: Final = 500_000
 """Microseconds between a commit and its arrival that make a backlog."""
 
-_XLOGDATA, _KEEPALIVE = ord("w"), ord("k")
-_BEGIN, _COMMIT, _NEW_TUPLE = pgoutput.BEGIN, pgoutput.COMMIT, pgoutput.NEW_TUPLE
-_INSERT, _UPDATE = pgoutput.INSERT, pgoutput.UPDATE
-_HEADER = 25  # kind, start, end, send time: 1 + 3 * 8 bytes
+_KEEPALIVE = ord("k")
 _keepalive = struct.Struct(">QqB").unpack_from
 _send_time = struct.Struct(">q").unpack_from
 _status = struct.Struct(">cQQQqB").pack
 
-_RowChange = tuple[Op, Relation, bytes | None, bytes | None]
+take: Callable[[Messages, Get], Taken] = (
+    extension("cdc.sources.postgres._messages", "take") or Messages.take
+)
+
 MakeRelation = Callable[[pgoutput.Shape], Relation]
 
 
@@ -85,13 +87,8 @@ class PostgresStream:
         self._tls = conn.ssl_in_use
         conn.notice_handler = self._on_notice
         self._notice: SyncError | None = None
-        self._inside = False
+        self._messages = Messages(self._relations, self._other, self._on_keepalive)
         self._in_pieces = False
-        self._ordinal = 0
-        self._commit = Commit("", 0, 0)
-        self._changes: list[Change | ChangeRun] = []
-        self._in_runs = 0
-        self._size = 0
         self._out: list[Piece | Progress] = []
         self._out_size = 0
         self._said = start
@@ -163,83 +160,41 @@ class PostgresStream:
             # (8 kB free), and the socket does not tell.
             for _ in range(3):
                 self._conn.consume_input()
-            before = len(self._out), len(self._changes), self._size
-            self._drain()
-            if before != (len(self._out), len(self._changes), self._size):
+            if self._drain():
                 return True
         return bool(seconds > 0 and self._poll.poll(int(seconds * 1000 + 0.999)))
 
-    def _drain(self) -> bool:  # noqa: C901 - a call for each kind would cost more than its work
-        """Takes every message that libpq has buffered (tens of kilobytes, or one larger message), and
-        gives what has become whole transactions by then as one piece. Whether there was any.
-
-        One piece for all of them, numbers kept in local names, and only the last commit looked into:
-        half the time for a transaction of one row of what a piece for each took.
-        """
-        get, relations = self._conn.get_copy_data, self._relations
-        commit, ordinal, size, in_runs = self._commit, self._ordinal, self._size, self._in_runs
-        changes, before, table, rows = self._changes, self._size, b"", list[bytes]()
-        inserts, update, append = Op.INSERTS, Op.UPDATE, changes.append
-        ended, last, whole, whole_size = None, commit, 0, 0
-        idle: Lsn | None = None
-        while True:
-            length, view = get(1)
-            if length <= 0:
-                break
-            size += length
-            data = bytes(view)
-            if data[0] != _XLOGDATA:
-                idle = self._on_keepalive(data) or idle
-                continue
-            kind = data[_HEADER]
-            if kind == _INSERT:
-                ordinal += 1
-                if data[26:30] == table:
-                    rows.append(data[31:])
-                    in_runs += 1
-                else:
-                    table, rows = data[26:30], [data[31:]]
-                    append((inserts, relations[table], None, rows, commit, ordinal))
-            elif kind == _UPDATE and data[30] == _NEW_TUPLE:
-                ordinal += 1
-                table = b""
-                append((update, relations[data[26:30]], None, data[31:], commit, ordinal))
-            elif kind == _BEGIN:
-                commit = pgoutput.read_begin(data, 26)
-                ordinal, self._inside, table = 0, True, b""
-            elif kind == _COMMIT:
-                if not self._inside:
-                    raise pgoutput.ProtocolError("a commit without a begin")
-                self._inside, ended, last = False, data, commit
-                whole, whole_size = len(changes), size
-            else:
-                table = b""
-                for change in self._other(kind, data):
-                    ordinal += 1
-                    append((*change, commit, ordinal))
-        self._commit, self._ordinal, self._size, self._in_runs = commit, ordinal, size, in_runs
+    def _drain(self) -> bool:
+        """Takes what libpq has buffered, and gives what has become whole transactions by then as one
+        piece. Whether there was any."""
+        messages = self._messages
+        before = messages.size
+        length, ended, last, whole, whole_size, idle = take(messages, self._conn.get_copy_data)
+        took = messages.size > before
         if ended is not None:
             self.behind = _sent_at(ended) - last.committed_at > BEHIND
-            self._give_whole(pgoutput.read_commit(ended, 26), whole, whole_size)
+            self._give_whole(pgoutput.read_commit(ended, HEADER + 1), whole, whole_size)
         self._give_rest(idle)
         if length < 0 or self._notice is not None:
             self._ended()
-        return size > before
+        return took
 
-    def _other(self, kind: int, data: bytes) -> Sequence[_RowChange]:
-        """What the rarer messages change."""
+    def _other(self, kind: int, data: bytes) -> Sequence[RowChange]:
+        """What the rarer messages change. The frequent ones come here if they are not as they must be."""
         if kind == pgoutput.UPDATE:
             return [self._update(data)]
         if kind == pgoutput.DELETE and data[30] in (pgoutput.OLD_ROW, pgoutput.OLD_KEY):
             return [(Op.DELETE, self._relations[data[26:30]], data[31:], None)]
-        body = data[_HEADER + 1 :]
+        body = data[HEADER + 1 :]
         if kind == pgoutput.TRUNCATE:
             oids = pgoutput.read_truncate(body)
             return [(Op.TRUNCATE, self._relations[oid], None, None) for oid in oids]
         if kind == pgoutput.RELATION:
             self._announce(body)
         elif kind not in (pgoutput.TYPE, pgoutput.ORIGIN, pgoutput.MESSAGE):
-            raise pgoutput.ProtocolError(f"unknown message of kind {chr(kind)!r}")
+            raise pgoutput.ProtocolError(
+                f"a message of kind {chr(kind)!r} that is unknown or misplaced"
+            )
         return ()
 
     def _announce(self, body: bytes) -> None:
@@ -250,7 +205,7 @@ class PostgresStream:
             self._relations[oid] = self._make(pgoutput.read_relation(body))
             self._announced[oid] = body
 
-    def _update(self, data: bytes) -> _RowChange:
+    def _update(self, data: bytes) -> RowChange:
         relation = self._relations[data[26:30]]
         end = pgoutput_end(data, 31)
         if data[30] not in (pgoutput.OLD_ROW, pgoutput.OLD_KEY) or data[end] != pgoutput.NEW_TUPLE:
@@ -274,20 +229,23 @@ class PostgresStream:
         is too large to be kept."""
         if idle is not None:
             self._progress(idle)
-        if self._size >= PIECE_BYTES or len(self._changes) + self._in_runs >= PIECE_ROWS:
-            self._give(None, len(self._changes), self._size)
+        messages = self._messages
+        if messages.size >= PIECE_BYTES or len(messages.changes) + messages.in_runs >= PIECE_ROWS:
+            self._give(None, len(messages.changes), messages.size)
 
     def _give(self, position: Lsn | None, count: int, size: int) -> None:
-        changes, self._changes = self._changes[:count], self._changes[count:]
-        commit = changes[-1][4] if changes else self._commit
+        messages = self._messages
+        changes, rest = messages.changes[:count], messages.changes[count:]
+        commit = changes[-1][4] if changes else messages.commit
         oldest = (changes[0][4] if changes else commit).committed_at
-        self._in_runs = number_of_rows(self._changes) - len(self._changes)
+        messages.changes = rest
+        messages.in_runs = number_of_rows(rest) - len(rest)
         self._out.append(Piece(changes, commit, oldest, position, size))
         self._out_size += size
-        self._size -= size
+        messages.size -= size
         self._in_pieces = position is None
 
-    def _on_keepalive(self, data: bytes) -> Lsn | None:
+    def _on_keepalive(self, data: bytes, inside: bool) -> Lsn | None:
         """Up to where the log has been sent, if no transaction is open."""
         if data[0] != _KEEPALIVE:
             raise pgoutput.ProtocolError(f"unknown message {data[:1]!r} from the walsender")
@@ -296,7 +254,7 @@ class PostgresStream:
             # A server that is being stopped fast ends its walsenders when they are confirmed up to the
             # end of the log (walsender.c, WalSndDone); it asks once.
             self._owed = self._asked = True
-        if self._inside:
+        if inside:
             return None
         self._received = max(self._received, Lsn(position))
         return Lsn(position)

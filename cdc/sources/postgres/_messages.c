@@ -1,0 +1,337 @@
+/* `Messages.take` of messages.py, in C: the same messages give the same changes.
+
+   What is frequent is done here: an insert, an update that carries no old row, Begin and Commit
+   (PostgreSQL manual, "Logical Replication Message Formats"). Everything else, and whatever is not as
+   long as it has to be, goes to `messages.other`, which refuses what is damaged. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define HEADER 25        /* of XLogData: kind, start, end, send time */
+#define TUPLE 31         /* where a new row's TupleData begins: header, kind, oid, 'N' */
+#define BEGIN_SIZE 46    /* header, kind, end, time, xid */
+#define COMMIT_SIZE 51   /* header, kind, flags, position, end, time */
+
+typedef struct {
+    PyObject *messages;
+    PyObject *relations, *changes, *commit, *inserts, *update, *commit_type;
+    Py_ssize_t ordinal, size, in_runs;
+    int inside;
+    unsigned char oid[4];
+    PyObject *relation; /* of `oid`; NULL if none was looked for */
+    PyObject *rows;     /* of the run that is the last change; NULL if none is */
+    PyObject *last;
+    char ended[COMMIT_SIZE];
+    int has_ended;
+    Py_ssize_t whole, whole_size;
+    PyObject *idle;
+} Taking;
+
+static int
+load(Taking *t, PyObject *messages)
+{
+    struct { const char *name; PyObject **to; } objects[] = {
+        {"relations", &t->relations}, {"changes", &t->changes}, {"commit", &t->commit},
+        {"inserts", &t->inserts}, {"update", &t->update}, {"commit_type", &t->commit_type},
+    };
+    struct { const char *name; Py_ssize_t *to; } numbers[] = {
+        {"ordinal", &t->ordinal}, {"size", &t->size}, {"in_runs", &t->in_runs},
+    };
+    t->messages = messages;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(objects); i++)
+        if ((*objects[i].to = PyObject_GetAttrString(messages, objects[i].name)) == NULL)
+            return -1;
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(numbers); i++) {
+        PyObject *n = PyObject_GetAttrString(messages, numbers[i].name);
+        if (n == NULL)
+            return -1;
+        *numbers[i].to = PyLong_AsSsize_t(n);
+        Py_DECREF(n);
+        if (*numbers[i].to == -1 && PyErr_Occurred())
+            return -1;
+    }
+    PyObject *inside = PyObject_GetAttrString(messages, "inside");
+    if (inside == NULL)
+        return -1;
+    t->inside = PyObject_IsTrue(inside);
+    Py_DECREF(inside);
+    if (!PyDict_Check(t->relations) || !PyList_Check(t->changes)
+        || !PyType_Check(t->commit_type)
+        || !PyType_IsSubtype((PyTypeObject *)t->commit_type, &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "expected a dict, a list and a type of tuples");
+        return -1;
+    }
+    t->last = Py_NewRef(t->commit);
+    return t->inside;
+}
+
+static int
+set(PyObject *messages, const char *name, PyObject *value)
+{
+    int failed = value == NULL || PyObject_SetAttrString(messages, name, value) < 0;
+    Py_XDECREF(value);
+    return failed ? -1 : 0;
+}
+
+static int
+store(Taking *t)
+{
+    if (set(t->messages, "commit", Py_NewRef(t->commit)) < 0
+        || set(t->messages, "ordinal", PyLong_FromSsize_t(t->ordinal)) < 0
+        || set(t->messages, "size", PyLong_FromSsize_t(t->size)) < 0
+        || set(t->messages, "in_runs", PyLong_FromSsize_t(t->in_runs)) < 0)
+        return -1;
+    return set(t->messages, "inside", PyBool_FromLong(t->inside));
+}
+
+static void
+clear(Taking *t)
+{
+    PyObject **all[] = {&t->relations, &t->changes, &t->commit, &t->inserts, &t->update,
+                        &t->commit_type, &t->relation, &t->rows, &t->last, &t->idle};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(all); i++)
+        Py_CLEAR(*all[i]);
+}
+
+/* Takes over `change`, which may be NULL. */
+static int
+append(Taking *t, PyObject *change)
+{
+    int failed = change == NULL || PyList_Append(t->changes, change) < 0;
+    Py_XDECREF(change);
+    return failed ? -1 : 0;
+}
+
+/* (op, relation, None, after, commit, ordinal); takes over `after`, which may be NULL. */
+static int
+append_change(Taking *t, PyObject *op, PyObject *after)
+{
+    PyObject *ordinal = after == NULL ? NULL : PyLong_FromSsize_t(t->ordinal);
+    PyObject *change = NULL;
+    if (ordinal != NULL)
+        change = PyTuple_Pack(6, op, t->relation, Py_None, after, t->commit, ordinal);
+    Py_XDECREF(ordinal);
+    Py_XDECREF(after);
+    return append(t, change);
+}
+
+/* Makes `relation` the one with this oid. KeyError if there is none. */
+static int
+relate(Taking *t, const unsigned char *oid)
+{
+    if (t->relation != NULL && memcmp(t->oid, oid, 4) == 0)
+        return 0;
+    PyObject *key = PyBytes_FromStringAndSize((const char *)oid, 4);
+    if (key == NULL)
+        return -1;
+    PyObject *found = PyDict_GetItemWithError(t->relations, key);
+    if (found == NULL && !PyErr_Occurred())
+        PyErr_SetObject(PyExc_KeyError, key);
+    Py_DECREF(key);
+    if (found == NULL)
+        return -1;
+    Py_XSETREF(t->relation, Py_NewRef(found));
+    memcpy(t->oid, oid, 4);
+    return 0;
+}
+
+static int
+take_insert(Taking *t, const unsigned char *p, Py_ssize_t size)
+{
+    PyObject *image = PyBytes_FromStringAndSize((const char *)p + TUPLE, size - TUPLE);
+    if (image == NULL)
+        return -1;
+    t->ordinal++;
+    if (t->rows != NULL && memcmp(t->oid, p + HEADER + 1, 4) == 0) {
+        int failed = PyList_Append(t->rows, image);
+        Py_DECREF(image);
+        t->in_runs++;
+        return failed;
+    }
+    PyObject *rows = PyList_New(1);
+    if (rows == NULL || relate(t, p + HEADER + 1) < 0) {
+        Py_XDECREF(rows);
+        Py_DECREF(image);
+        return -1;
+    }
+    PyList_SET_ITEM(rows, 0, image);
+    Py_XSETREF(t->rows, Py_NewRef(rows));
+    return append_change(t, t->inserts, rows);
+}
+
+static int
+take_begin(Taking *t, const unsigned char *p)
+{
+    /* A LogCommit is (message, start), and read when somebody asks. */
+    PyTypeObject *type = (PyTypeObject *)t->commit_type;
+    PyObject *message = PyBytes_FromStringAndSize((const char *)p + HEADER + 1, BEGIN_SIZE - HEADER - 1);
+    PyObject *start = PyLong_FromLong(0);
+    PyObject *commit = message == NULL || start == NULL ? NULL : type->tp_alloc(type, 2);
+    if (commit == NULL) {
+        Py_XDECREF(message);
+        Py_XDECREF(start);
+        return -1;
+    }
+    PyTuple_SET_ITEM(commit, 0, message);
+    PyTuple_SET_ITEM(commit, 1, start);
+    Py_SETREF(t->commit, commit);
+    t->ordinal = 0;
+    t->inside = 1;
+    return 0;
+}
+
+static int
+take_other(Taking *t, const unsigned char *p, Py_ssize_t size)
+{
+    PyObject *found = PyObject_CallMethod(t->messages, "other", "iy#", p[HEADER], p, size);
+    PyObject *changes = found == NULL ? NULL : PySequence_Fast(found, "expected a sequence of changes");
+    Py_XDECREF(found);
+    if (changes == NULL)
+        return -1;
+    /* A Relation message may have made another relation of the same oid. */
+    Py_CLEAR(t->relation);
+    int failed = 0;
+    for (Py_ssize_t i = 0; !failed && i < PySequence_Fast_GET_SIZE(changes); i++) {
+        PyObject *c = PySequence_Fast_GET_ITEM(changes, i);
+        if (!PyTuple_Check(c) || PyTuple_GET_SIZE(c) != 4) {
+            PyErr_SetString(PyExc_TypeError, "expected (op, relation, before, after)");
+            failed = -1;
+            break;
+        }
+        PyObject *ordinal = PyLong_FromSsize_t(++t->ordinal);
+        PyObject *change = NULL;
+        if (ordinal != NULL)
+            change = PyTuple_Pack(6, PyTuple_GET_ITEM(c, 0), PyTuple_GET_ITEM(c, 1), PyTuple_GET_ITEM(c, 2),
+                                  PyTuple_GET_ITEM(c, 3), t->commit, ordinal);
+        Py_XDECREF(ordinal);
+        failed = append(t, change);
+    }
+    Py_DECREF(changes);
+    return failed;
+}
+
+static int
+take_keepalive(Taking *t, const unsigned char *p, Py_ssize_t size)
+{
+    PyObject *idle = PyObject_CallMethod(t->messages, "keepalive", "y#O", p, size,
+                                         t->inside ? Py_True : Py_False);
+    int says = idle == NULL ? -1 : PyObject_IsTrue(idle);
+    if (says > 0)
+        Py_XSETREF(t->idle, Py_NewRef(idle));
+    Py_XDECREF(idle);
+    return says < 0 ? -1 : 0;
+}
+
+static int
+take_message(Taking *t, const unsigned char *p, Py_ssize_t size)
+{
+    if (p[0] != 'w')
+        return take_keepalive(t, p, size);
+    if (size <= HEADER) {
+        PyErr_SetString(PyExc_IndexError, "message cut short");
+        return -1;
+    }
+    int has_tuple = size >= TUPLE && p[TUPLE - 1] == 'N';
+    if (p[HEADER] == 'I' && has_tuple)
+        return take_insert(t, p, size);
+    Py_CLEAR(t->rows);
+    if (p[HEADER] == 'U' && has_tuple) {
+        t->ordinal++;
+        if (relate(t, p + HEADER + 1) < 0)
+            return -1;
+        PyObject *image = PyBytes_FromStringAndSize((const char *)p + TUPLE, size - TUPLE);
+        return append_change(t, t->update, image);
+    }
+    if (p[HEADER] == 'B' && size == BEGIN_SIZE)
+        return take_begin(t, p);
+    if (p[HEADER] == 'C' && size == COMMIT_SIZE && t->inside) {
+        memcpy(t->ended, p, COMMIT_SIZE);
+        t->has_ended = 1;
+        t->inside = 0;
+        Py_SETREF(t->last, Py_NewRef(t->commit));
+        t->whole = PyList_GET_SIZE(t->changes);
+        t->whole_size = t->size;
+        return 0;
+    }
+    return take_other(t, p, size);
+}
+
+/* Takes one message from libpq: its length, 0 or less if there is none, -3 with an error set. */
+static Py_ssize_t
+take_next(Taking *t, PyObject *get, PyObject *one)
+{
+    PyObject *got = PyObject_CallOneArg(get, one);
+    if (got == NULL)
+        return -3;
+    Py_buffer message = {0};
+    Py_ssize_t length = -3;
+    if (!PyTuple_Check(got) || PyTuple_GET_SIZE(got) != 2)
+        PyErr_SetString(PyExc_TypeError, "expected a length and a message");
+    else
+        length = PyLong_AsSsize_t(PyTuple_GET_ITEM(got, 0));
+    if (PyErr_Occurred())
+        length = -3;
+    if (length > 0) {
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(got, 1), &message, PyBUF_SIMPLE) < 0)
+            length = -3;
+        else {
+            t->size += length;
+            if (message.len == 0) {
+                PyErr_SetString(PyExc_IndexError, "message cut short");
+                length = -3;
+            }
+            else if (take_message(t, message.buf, message.len) < 0)
+                length = -3;
+            PyBuffer_Release(&message);
+        }
+    }
+    Py_DECREF(got);
+    return length;
+}
+
+PyDoc_STRVAR(take_doc,
+             "take(messages, get) -> (length, ended, last, whole, whole_size, idle)\n\n"
+             "See `Messages.take` and `Taken`.");
+
+static PyObject *
+take(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "expected messages and what gets the next");
+        return NULL;
+    }
+    Taking t = {0};
+    PyObject *one = PyLong_FromLong(1), *result = NULL;
+    Py_ssize_t length = -3;
+    if (one != NULL && load(&t, args[0]) >= 0)
+        while ((length = take_next(&t, args[1], one)) > 0)
+            ;
+    if (length > -3 && store(&t) == 0) {
+        PyObject *ended = t.has_ended ? PyBytes_FromStringAndSize(t.ended, COMMIT_SIZE) : Py_NewRef(Py_None);
+        if (ended != NULL)
+            result = Py_BuildValue("nNOnnO", length, ended, t.last, t.whole, t.whole_size,
+                                   t.idle == NULL ? Py_None : t.idle);
+    }
+    clear(&t);
+    Py_XDECREF(one);
+    return result;
+}
+
+static PyMethodDef functions[] = {
+    {"take", (PyCFunction)(void (*)(void))take, METH_FASTCALL, take_doc},
+    {NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_messages",
+    .m_doc = "A walsender's messages, taken in C.",
+    .m_methods = functions,
+};
+
+PyMODINIT_FUNC
+PyInit__messages(void)
+{
+    return PyModuleDef_Init(&definition);
+}
