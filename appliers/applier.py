@@ -64,8 +64,9 @@ class Applier(Protocol):
         """Makes ready for images of `relation`, with `create` making the target's table where it is
         missing. No other method makes one.
 
-        Raises TableGoneError where the table is missing, without `create`; PermanentError where it
-        cannot take the rows: a column is missing, or no unique index stands on the key. Must be
+        Raises TableGoneError where the table is missing, without `create`; FormatError where images
+        are binary and it does not take them so; PermanentError where it cannot take the rows: a
+        column is missing, or no unique index stands on the key. Must be
         called before the first batch, chunk or sweep of a `Relation`; committed when it returns,
         unless a transaction is open.
         """

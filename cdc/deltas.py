@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from appliers.delta import Delta, Op, Run
 from appliers.errors import PermanentError
+from appliers.images import BINARY_KEY_TEXT
 from appliers.relation import Relation, index_of
 from cdc.config import Customer
 from cdc.sources.source import Piece
@@ -34,6 +35,11 @@ class Deriver:
         """The deltas of a piece's changes, in order."""
         new, inserts = tuple.__new__, Op.INSERTS
         return [new(Run if c[0] is inserts else Delta, c) for c in piece.runs]  # type: ignore[misc]
+
+
+def customers_are_read(relation: Relation) -> bool:
+    """Whether the customers' keys can be read from binary images."""
+    return all(relation.columns[i].base in BINARY_KEY_TEXT for i in relation.customer_columns)
 
 
 def _is(name: str, relation: Relation) -> bool:

@@ -14,11 +14,10 @@ from appliers.batch import Applied, Batch, Reread
 from appliers.checkpoint import Checkpoint, Copy, Request, TableState
 from appliers.delta import Commit
 from appliers.errors import FormatError, OrderError, PermanentError, SyncError
-from appliers.images import BINARY_KEY_TEXT
 from appliers.relation import Relation
 from cdc.config import Customer, Sync
 from cdc.confirming import Confirming
-from cdc.deltas import Deriver
+from cdc.deltas import Deriver, customers_are_read
 from cdc.goal import Ending, Goal
 from cdc.gone import gone
 from cdc.logs import event
@@ -158,10 +157,7 @@ class Session:
         )
 
     def _takes_binary(self, relation: Relation) -> bool:
-        keys_read = all(
-            relation.columns[i].base in BINARY_KEY_TEXT for i in relation.customer_columns
-        )
-        return keys_read and self._applier.accepts_binary(relation)
+        return customers_are_read(relation) and self._applier.accepts_binary(relation)
 
     def _start(self, relations: Sequence[Relation], requests: Sequence[Request]) -> None:
         """The first start: a slot, then the checkpoint where it begins. Dying between the two leaves
@@ -356,7 +352,7 @@ class Session:
             raise
 
     def _prepare(self, relation: Relation) -> None:
-        if relation.format.binary and not self._takes_binary(relation):
+        if relation.format.binary and not customers_are_read(relation):
             raise FormatError(
                 f"table {relation.table} has changed: its rows are taken as text from now on"
             )

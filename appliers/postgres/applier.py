@@ -13,7 +13,7 @@ import psycopg
 from appliers import faults
 from appliers.batch import Applied, Batch, Chunk, Rereader
 from appliers.delta import each
-from appliers.errors import FormatError, OrderError, SyncError, TransientError
+from appliers.errors import OrderError, SyncError, TransientError
 from appliers.finding import Finding
 from appliers.postgres import own, preflight
 from appliers.postgres.backends import any_works
@@ -127,11 +127,6 @@ class PostgresApplier:
 
     def prepare(self, relation: Relation, *, create: bool = True) -> None:
         with translated(f"table {relation.table}"):
-            if relation.format.binary and not self._tables.accepts_binary(relation):
-                raise FormatError(
-                    f"table {relation.table}: its binary rows do not fit the columns on the target",
-                    "it is tried again with rows in text form",
-                )
             self._tables.prepare(relation, create=create)
 
     def is_empty(self, relation: Relation) -> bool:

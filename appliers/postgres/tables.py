@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import psycopg
 
-from appliers.errors import TableGoneError
-from appliers.postgres.catalog import find_table, read_table
+from appliers.errors import FormatError, TableGoneError
+from appliers.postgres.catalog import TargetTable, find_table, read_table
 from appliers.postgres.connection import Session
 from appliers.postgres.names import listed, place, place_of, quoted
 from appliers.postgres.staging import Staging
@@ -48,6 +48,11 @@ class Tables:
             self._create(relation)
             target = read_table(self._session, *place(relation))
             assert target is not None, "the table was created a moment ago"
+        if relation.format.binary and not _fit_in_binary(relation, target):
+            raise FormatError(
+                f"table {relation.table}: its binary rows do not fit the columns on the target",
+                "it is tried again with rows in text form",
+            )
         table = self._tables[relation] = Table(relation, target, self._policy, self._nulled)
         self.deferrable |= target.deferrable
         self._ranks = None
@@ -84,15 +89,12 @@ class Tables:
     def accepts_binary(self, relation: Relation) -> bool:
         """Whether every column's binary form means the same to the target's table, or to the one that
         would be made."""
-        if relation.dialect != "postgres" or not all(c.portable for c in relation.columns):
+        if not _is_portable(relation):
             return False
         target = read_table(self._session, *place(relation))
-        if target is None:
-            types = created_target_types(self._session, relation, self._policy)
-        elif any(c.name not in target.columns for c in relation.columns):
-            return False
-        else:
-            types = [target.columns[c.name].type for c in relation.columns]
+        if target is not None:
+            return _fit_in_binary(relation, target)
+        types = created_target_types(self._session, relation, self._policy)
         return all(map(equal_in_binary, relation.columns, types))
 
     def is_empty(self, relation: Relation) -> bool:
@@ -121,6 +123,18 @@ class Tables:
             session.execute(
                 f"CREATE TABLE {name} ({', '.join(columns)}, PRIMARY KEY ({listed(key)}))"
             )
+
+
+def _is_portable(relation: Relation) -> bool:
+    return relation.dialect == "postgres" and all(c.portable for c in relation.columns)
+
+
+def _fit_in_binary(relation: Relation, target: TargetTable) -> bool:
+    found = [target.columns.get(c.name) for c in relation.columns]
+    return _is_portable(relation) and all(
+        own is not None and equal_in_binary(column, own.type)
+        for column, own in zip(relation.columns, found, strict=True)
+    )
 
 
 def _ranks(parents: dict[int, set[int]]) -> dict[int, int]:
