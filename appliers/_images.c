@@ -173,31 +173,56 @@ put(char *out, const void *from, size_t size)
     return out + size;
 }
 
+static char *
+put_number(char *out, uint32_t n)
+{
+    const unsigned char bytes[] = {n >> 24, n >> 16 & 0xff, n >> 8 & 0xff, n & 0xff};
+    return put(out, bytes, 4);
+}
+
+/* A column with its length, as everything binary of PostgreSQL's has it. NULL with an error set. */
+static char *
+put_column(const Columns *self, const Field *field, char *out)
+{
+    if (*field->at == 'b')
+        return put(out, field->at + 1, 4 + (size_t)field->size);
+    if (*field->at == 'n')
+        return put_number(out, 0xffffffff);
+    PyErr_Format(self->error, "a column of kind %d has no binary form", *field->at);
+    return NULL;
+}
+
 /* An image's columns as a row of COPY BINARY. NULL with an error set. */
 static char *
-binary_row(const Columns *self, const Field *fields, char *out)
+binary_row(const Columns *self, const Field *fields, const char *types, char *out)
 {
+    (void)types;
     *out++ = (char)(self->wanted_count >> 8);
     *out++ = (char)self->wanted_count;
-    for (int i = 0; i < self->wanted_count; i++) {
-        const Field *f = &fields[self->wanted[i]];
-        if (*f->at == 'b')
-            out = put(out, f->at + 1, 4 + (size_t)f->size);
-        else if (*f->at == 'n')
-            out = put(out, "\xff\xff\xff\xff", 4);
-        else {
-            PyErr_Format(self->error, "column %d of kind %d cannot go into COPY BINARY",
-                         self->wanted[i], *f->at);
-            return NULL;
-        }
-    }
+    for (int i = 0; out != NULL && i < self->wanted_count; i++)
+        out = put_column(self, &fields[self->wanted[i]], out);
+    return out;
+}
+
+/* An image's columns as an element of an array of rows (record_send in the server's rowtypes.c): its
+   size, the number of columns, and each with its type in front. NULL with an error set. */
+static char *
+array_row(const Columns *self, const Field *fields, const char *types, char *out)
+{
+    char *begun = out;
+    out = put_number(out + 4, (uint32_t)self->wanted_count);
+    for (int i = 0; out != NULL && i < self->wanted_count; i++)
+        out = put_column(self, &fields[self->wanted[i]], put(out, types + 4 * i, 4));
+    if (out != NULL)
+        put_number(begun, (uint32_t)(out - begun - 4));
     return out;
 }
 
 /* An image's columns as a line of COPY TEXT. NULL with an error set. */
 static char *
-text_row(const Columns *self, const Field *fields, char *out)
+text_row(const Columns *self, const Field *fields, const char *types, char *out)
 {
+    (void)types;
     for (int i = 0; i < self->wanted_count; i++) {
         const Field *f = &fields[self->wanted[i]];
         if (*f->at == 't') {
@@ -228,12 +253,12 @@ text_row(const Columns *self, const Field *fields, char *out)
     return out;
 }
 
-typedef char *(*MakeRow)(const Columns *, const Field *, char *);
+typedef char *(*MakeRow)(const Columns *, const Field *, const char *types, char *out);
 
-/* Joins what `make` makes of each image; it writes at most `factor` bytes for each of an image's, and 4
+/* Joins what `make` makes of each image; it writes at most `factor` bytes for each of an image's, and 8
    more for each wanted column and each row. */
 static PyObject *
-rows(Columns *self, PyObject *images, MakeRow make, Py_ssize_t factor)
+rows(Columns *self, PyObject *images, MakeRow make, const char *types, Py_ssize_t factor)
 {
     if (!PyList_Check(images)) {
         PyErr_SetString(PyExc_TypeError, "expected a list of images");
@@ -244,7 +269,7 @@ rows(Columns *self, PyObject *images, MakeRow make, Py_ssize_t factor)
         PyObject *image = PyList_GET_ITEM(images, i);
         /* What is not bytes is refused by `scan`. */
         if (PyBytes_Check(image))
-            most += factor * PyBytes_GET_SIZE(image) + 4 * (self->wanted_count + 1);
+            most += factor * PyBytes_GET_SIZE(image) + 8 * (self->wanted_count + 1);
     }
     PyObject *made = PyBytes_FromStringAndSize(NULL, most);
     if (made == NULL)
@@ -253,7 +278,7 @@ rows(Columns *self, PyObject *images, MakeRow make, Py_ssize_t factor)
     Field fields[MOST];
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(images); i++) {
         if (scan(self, PyList_GET_ITEM(images, i), fields) < 0
-            || (out = make(self, fields, out)) == NULL) {
+            || (out = make(self, fields, types, out)) == NULL) {
             Py_DECREF(made);
             return NULL;
         }
@@ -268,7 +293,23 @@ PyDoc_STRVAR(binary_rows_doc,
 static PyObject *
 Columns_binary_rows(Columns *self, PyObject *images)
 {
-    return rows(self, images, binary_row, 1);
+    return rows(self, images, binary_row, NULL, 1);
+}
+
+PyDoc_STRVAR(array_rows_doc,
+             "array_rows(images, types) -> bytes\n\n"
+             "The wanted columns of images, as elements of an array of rows; `types` has the numbers of\n"
+             "the columns' types, four bytes each.");
+
+static PyObject *
+Columns_array_rows(Columns *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyBytes_Check(args[1])
+        || PyBytes_GET_SIZE(args[1]) != 4 * (Py_ssize_t)self->wanted_count) {
+        PyErr_SetString(PyExc_TypeError, "expected images and four bytes for the type of each column");
+        return NULL;
+    }
+    return rows(self, args[0], array_row, PyBytes_AS_STRING(args[1]), 1);
 }
 
 PyDoc_STRVAR(text_rows_doc,
@@ -277,7 +318,7 @@ PyDoc_STRVAR(text_rows_doc,
 static PyObject *
 Columns_text_rows(Columns *self, PyObject *images)
 {
-    return rows(self, images, text_row, 2);
+    return rows(self, images, text_row, NULL, 2);
 }
 
 static PyObject *
@@ -332,6 +373,7 @@ static PyMethodDef Columns_methods[] = {
     {"has_unchanged", (PyCFunction)Columns_has_unchanged, METH_O, has_unchanged_doc},
     {"updates", (PyCFunction)(void (*)(void))Columns_updates, METH_FASTCALL, updates_doc},
     {"binary_rows", (PyCFunction)Columns_binary_rows, METH_O, binary_rows_doc},
+    {"array_rows", (PyCFunction)(void (*)(void))Columns_array_rows, METH_FASTCALL, array_rows_doc},
     {"text_rows", (PyCFunction)Columns_text_rows, METH_O, text_rows_doc},
     {NULL},
 };

@@ -37,6 +37,7 @@ __all__ = [
     "Format",
     "ImageError",
     "binary_key_text",
+    "compile_array_rows",
     "compile_copy_rows",
     "compile_has_unchanged",
     "compile_key",
@@ -141,6 +142,16 @@ def _compiled(format: Format, columns: int, wanted: Sequence[int]) -> Columns | 
     if _Columns is None or not format.pgoutput or columns > MOST_COLUMNS:
         return None
     return _Columns(columns, tuple(wanted), UNCHANGED, ImageError)
+
+
+def compile_array_rows(
+    format: Format, columns: int, only: Sequence[int]
+) -> Callable[[list[bytes], bytes], bytes] | None:
+    """A function from binary images to elements of an array of rows that have their columns `only`, the
+    numbers of whose types stand in its second argument, four bytes each. Raises ImageError as rows for
+    COPY do. None where there is no C: Python is quicker with COPY."""
+    compiled = _compiled(format, columns, only) if format.binary else None
+    return None if compiled is None else compiled.array_rows
 
 
 def compose(format: Format, values: Sequence[Value]) -> bytes:

@@ -20,6 +20,10 @@ WORTH_BYTES: Final = 2 << 20
 """What is held back for in a backlog. A batch costs about 5 ms whatever is in it; to wait for a full
 one would leave the applier idle while the first is read: 20,000 rows take the reader 0.2 s."""
 
+FIRST_ROWS: Final = 500
+"""The same for the first batch of a backlog, twice as much for the second, and so on: an idle applier
+is not to wait."""
+
 FILL: Final = 0.5
 PAUSE: Final = 0.03
 """Seconds that a batch may be filled for while the source is behind: at most, and without anything
@@ -56,6 +60,7 @@ class Mailbox:
         self._asked = False
         self._since = self._latest = 0.0
         self._behind = False
+        self._worth = FIRST_ROWS
         self._error: BaseException | None = None
         self._closed = False
 
@@ -83,6 +88,8 @@ class Mailbox:
                     self._asked = self._asked or event.asked
             # Behind, a source says where it is only when it has sent everything.
             self._behind = behind and not isinstance(events[-1], Progress)
+            if not behind:
+                self._worth = FIRST_ROWS
             self._lock.notify_all()
         return True
 
@@ -124,7 +131,7 @@ class Mailbox:
         if self._pieces:
             return (
                 not self._behind
-                or self._rows >= WORTH_ROWS
+                or self._rows >= self._worth
                 or self._bytes >= WORTH_BYTES
                 or time.monotonic() >= self._held_until()
                 or self._error is not None
@@ -144,6 +151,8 @@ class Mailbox:
             size += piece.size
         self._rows -= rows
         self._bytes -= size
+        if self._behind:
+            self._worth = min(2 * self._worth, WORTH_ROWS)
         if self._pieces:
             position = pieces[-1].position
             self._since = time.monotonic()

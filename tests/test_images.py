@@ -17,6 +17,7 @@ from appliers.images import (
     Format,
     ImageError,
     binary_key_text,
+    compile_array_rows,
     compile_copy_rows,
     compile_has_unchanged,
     compile_key,
@@ -144,6 +145,26 @@ def test_rows_for_copy_are_joined(format: Format, rows: list[tuple[Value, Value]
     """In the order of their images."""
     made = compile_copy_rows(format, 2)([image_of(format, row) for row in rows])
     assert made == b"".join(copy_of(format, row) for row in rows)
+
+
+@given(st.lists(st.tuples(VALUES, BYTES), max_size=5), st.permutations([0, 1]))
+def test_rows_as_elements_of_an_array(rows: list[tuple[Value, Value]], wanted: list[int]) -> None:
+    """Size, number of columns, and each column's type and value; in Python COPY does instead."""
+    made = compile_array_rows(Format.PGOUTPUT_BINARY, 2, wanted)
+    assert (made is None) is (images_module._Columns is None)
+    assert compile_array_rows(Format.PGOUTPUT_TEXT, 2, wanted) is None
+    if made is None:
+        return
+    types = [b"\0\0\0\x17", b"\0\0\1\0"]
+    expected = b""
+    for row in rows:
+        fields = [copy_binary_row([row[i]])[2:] for i in wanted]
+        record = b"\0\0\0\2" + b"".join(t + f for t, f in zip(types, fields, strict=True))
+        expected += len(record).to_bytes(4, "big") + record
+    images = [image_of(Format.PGOUTPUT_BINARY, row) for row in rows]
+    assert made(images, b"".join(types)) == expected
+    with pytest.raises(ImageError):
+        made([image_of(Format.PGOUTPUT_BINARY, (UNCHANGED, b""))], b"".join(types))
 
 
 @given(st.sampled_from(MAY_HAVE_GAPS), st.lists(st.tuples(BYTES, VALUES), max_size=5), st.data())

@@ -12,9 +12,9 @@ from appliers.errors import TransientError
 from appliers.images import Format
 from appliers.relation import Relation
 from cdc import mailbox
-from cdc.mailbox import BATCH_ROWS, HELD_BYTES, WORTH_ROWS, Mailbox
+from cdc.mailbox import BATCH_ROWS, FIRST_ROWS, HELD_BYTES, WORTH_ROWS, Mailbox
 from cdc.sources.postgres.lsn import Lsn
-from cdc.sources.source import Change, Piece, Progress
+from cdc.sources.source import Change, ChangeRun, Piece, Progress
 
 TABLE = Relation("public", "t", (), (), Format.PGOUTPUT_TEXT)
 
@@ -22,7 +22,9 @@ TABLE = Relation("public", "t", (), (), Format.PGOUTPUT_TEXT)
 def piece(end: int, *, rows: int = 1, size: int = 100, first: int = 1, over: bool = True) -> Piece:
     """A transaction that ends at `end`, or a part of one that is not over."""
     commit = Commit(str(Lsn(end)), end, end * 1_000)
-    changes: list[Change] = [(Op.INSERT, TABLE, None, b"", commit, first + n) for n in range(rows)]
+    changes: list[Change | ChangeRun] = [
+        (Op.INSERT, TABLE, None, b"", commit, first + n) for n in range(rows)
+    ]
     return Piece(changes, commit, commit.committed_at, Lsn(end) if over else None, size)
 
 
@@ -63,6 +65,21 @@ def test_a_backlog_is_gathered_until_a_batch_is_worth_it(patient: None) -> None:
     rest = box.take(60.0)
     assert rest is not None
     assert rest.position == Lsn(24)
+
+
+def test_an_idle_applier_does_not_wait_for_a_large_batch(patient: None) -> None:
+    """A backlog's first batch is small, the next twice as large; what is not behind begins again."""
+    box = Mailbox()
+    put(box, piece(10, rows=FIRST_ROWS), behind=True)
+    assert box.take(60.0) is not None
+    put(box, piece(11, rows=FIRST_ROWS), behind=True)
+    assert box.take(0.01) is None
+    put(box, piece(12, rows=FIRST_ROWS), behind=True)
+    assert box.take(60.0) is not None
+    put(box, piece(13))
+    assert box.take(60.0) is not None
+    put(box, piece(14, rows=FIRST_ROWS), behind=True)
+    assert box.take(60.0) is not None
 
 
 @pytest.mark.parametrize("limit", ["FILL", "PAUSE"])

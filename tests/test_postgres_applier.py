@@ -33,8 +33,10 @@ from appliers.postgres import PostgresApplier
 from appliers.postgres import applier as applier_module
 from appliers.postgres.lock import application_name
 from appliers.relation import Column, Relation
+from tests import targets
 from tests.applier_bed import Bed, PostgresTarget, no_reread
 from tests.databases import Database
+from tests.implementations import compiled
 from tests.servers import MakeServer, on_every_target, wait_until
 from tests.test_applier_histories import KEYS, LENGTHS, SEEDS, SETTINGS, syncing
 
@@ -120,7 +122,7 @@ def _binary(column: Column, value: object) -> bytes:
     if isinstance(value, int):
         return value.to_bytes({"int2": 2, "int4": 4, "int8": 8}[column.base], "big", signed=True)
     assert isinstance(value, str)
-    return value.encode()
+    return value.encode("latin-1" if column.kind == "array" else "utf-8")
 
 
 @pytest.fixture(params=["rows", "sets"])
@@ -1046,6 +1048,73 @@ def test_values_that_do_not_fit_are_named_without_being_told(
     assert value not in message
     assert words.partition(" for ")[0].partition(" by ")[0] in message
     assert text_target.db.value("SELECT count(*) FROM t") == 0
+
+
+def binary_target(db: Database, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """One that writes in sets, and updates by value."""
+    compiled("appliers._images", "Columns")
+    monkeypatch.setattr(applier_module, "FEW", -1)
+    return Target(db, binary=True)
+
+
+def test_updates_leave_no_files_and_no_catalog_rows_behind(
+    target_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of updates come as values, of whatever type a column is: the temporary table that
+    describes them stays as it was made."""
+    target_db.execute(
+        "CREATE TYPE mood AS ENUM ('ok', 'bad'); CREATE DOMAIN short AS varchar(9) NOT NULL;"
+        "CREATE TABLE t (id bigint PRIMARY KEY, m mood, s short, n int[], v text)"
+    )
+    target = binary_target(target_db, monkeypatch)
+    numbers = Column("n", "integer[]", "int4", "array")
+    mood, short = Column("m", "mood", "mood", "enum"), Column("s", "varchar(9)", "varchar")
+    relation = target.relation("t", ID, mood, short, numbers, TEXT)
+    target.apply(*[target.insert(relation, i, "ok", "a", None, "") for i in range(300)])
+    nodes = set()
+    for batch in range(3):
+        wanted = [(i, "bad", f"s{batch}", f"{batch} {i}" * 50) for i in range(300)]
+        array = struct.pack(">iiIiiii", 1, 0, 23, 1, 1, 4, batch).decode("latin-1")
+        target.apply(*[target.update(relation, i, m, s, array, v) for i, m, s, v in wanted])
+        assert target_db.rows("SELECT id, m::text, s::text, v FROM t ORDER BY id") == wanted
+        assert target_db.rows("SELECT DISTINCT n FROM t") == [([batch],)]
+        nodes.add(target.applier._session.value("SELECT pg_relation_filenode('pg_temp.cdc_1')"))
+    assert len(nodes) == 1
+    assert target.applier._session.value("SELECT count(*) FROM pg_temp.cdc_1") == 0
+    target.applier.close()
+
+
+def test_rows_that_are_not_there_do_not_have_the_others_written_twice(
+    target_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of updates by value, those whose rows are missing are healed, and the target's own triggers see
+    each row once."""
+    target = binary_target(target_db, monkeypatch)
+    relation = target.relation("t", ID, TEXT, Column("w", "text", "text"))
+    target.apply(*[target.insert(relation, i, "a", "w") for i in range(0, 300, 2)])
+    targets.PostgresTarget(target_db).count_writes("t")
+    rows = [(i, "b", UNCHANGED if i % 4 == 0 else "x") for i in range(300)]
+    assert target.apply(*[target.update(relation, *row) for row in rows]) == 150
+    expected = [(i, "b", "w" if i % 4 == 0 else "x") for i in range(300)]
+    assert target_db.rows("SELECT id, v, w FROM t ORDER BY id") == expected
+    assert target_db.rows("SELECT id, count(*) FROM t_writes GROUP BY id ORDER BY id") == [
+        (i, 1) for i in range(300)
+    ]
+    target.applier.close()
+
+
+def test_a_value_in_an_update_that_does_not_fit_is_named(
+    target_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Table and column, though the rows came as one value; and nothing is written."""
+    target_db.execute("CREATE TABLE t (id bigint PRIMARY KEY, v varchar(3))")
+    target = binary_target(target_db, monkeypatch)
+    relation = target.relation("t", ID, TEXT)
+    target.apply(*[target.insert(relation, i, "a") for i in range(300)])
+    with pytest.raises(PermanentError, match=r"table public\.t .* too long for column v"):
+        target.apply(*[target.update(relation, i, "b" * (i // 99 + 1)) for i in range(300)])
+    assert target_db.rows("SELECT DISTINCT v FROM t") == [("a",)]
+    target.applier.close()
 
 
 @pytest.mark.parametrize("code", ["P0001", "ZZ001", "55000", "23514"])

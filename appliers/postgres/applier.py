@@ -247,7 +247,9 @@ class PostgresApplier:
         failed: SyncError | None = None
         held: OrderError | None = None
         position, staged = self.state.position, self._staging.mark()
-        for attempt in self._attempts(batch.rows):
+        attempts = self._attempts(batch.rows)
+        while attempts:
+            attempt, *attempts = attempts
             work = self._work(batch, reread)
             try:
                 attempt(work, batch)
@@ -260,9 +262,12 @@ class PostgresApplier:
             except OrderError as e:
                 held = e
             except psycopg.DataError as e:
-                # COPY names the column, a statement for one row does not.
-                if attempt != self._in_order or not self._may_stage or failed is not None:
+                # COPY names the column; a statement for one row, or with rows as a value, does not.
+                if attempt != self._in_order and self._staging.by_value:
+                    attempts = [attempt]
+                elif attempt != self._in_order or not self._may_stage or failed is not None:
                     raise translate(e, work.subject) from None
+                self._staging.by_value = False
                 failed = translate(e, work.subject)
             except psycopg.Error as e:
                 raise translate(e, work.subject) from None

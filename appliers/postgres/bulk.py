@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 from appliers.delta import UNCHANGED, Delta, Run
 from appliers.images import ImageError, compose
 from appliers.net import Images, Net, inserts_of, reduced, segments
 from appliers.postgres.rows import Rows, reread_rows
-from appliers.postgres.staging import FIRST, about, framed, joined
+from appliers.postgres.staging import ARRAY_PIECE, FIRST, PIECE, about, framed, joined
 from appliers.postgres.table import Table
 from appliers.postgres.work import OrderNeededError, Work
 from appliers.relation import Key, Relation
+
+LARGE: Final = 16 << 20
+"""An image of so many bytes goes by COPY: the target would hold an array of it three times."""
 
 
 @dataclass(slots=True)
@@ -145,17 +149,33 @@ class Bulk:
 
     def _update(self, table: Table, net: Net) -> None:
         partial: Images = {}
-        rows = _whole_rows(table, net.updates, partial)
-        stage, staged = self.work.staging.fill(table, table.written, rows)
-        if self._updated(table, stage, table.written) < staged:
-            whole = {k: i for k, i in net.updates.items() if k not in partial}
-            missing = self._missing(table, stage, whole)
-            self.work.healed += len(missing)
-            Rows(self.work).upsert(table, missing.values(), stale=False)
+        updated = self._updated_at_once(table, table.written, net.updates, partial)
+        if updated is None or updated < len(net.updates) - len(partial):
+            rows = (data for _, data in _whole_rows(table, net.updates, partial))
+            stage, staged = self.work.staging.fill(table, table.written, rows)
+            if updated is None:
+                updated = self._updated(table, stage, table.written)
+            if updated < staged:
+                whole = {k: i for k, i in net.updates.items() if k not in partial}
+                missing = self._missing(table, stage, whole)
+                self.work.healed += len(missing)
+                Rows(self.work).upsert(table, missing.values(), stale=False)
         if partial:
             missing = self._update_partial(table, partial)
             self.work.healed += len(missing)
             net.rereads |= missing
+
+    def _updated_at_once(
+        self, table: Table, columns: Sequence[int], images: Images, partial: Images
+    ) -> int | None:
+        """How many rows were found by an UPDATE that took theirs as values; None, with nothing done, if
+        they have to be staged for it. Those with UNCHANGED values are put into `partial`."""
+        arrays = self.work.staging.arrays(table, columns)
+        sql = table.update_staged(arrays.rows, columns) if arrays else None
+        if not arrays or not sql or max(map(len, images.values())) > LARGE:
+            return None
+        rows = _whole_rows(table, images, partial, arrays.elements, ARRAY_PIECE)
+        return self.work.session.touched(sql, (arrays.value(*some) for some in rows))
 
     def _write_over(self, effect: _Effect) -> None:
         """The rules of a redo."""
@@ -164,7 +184,7 @@ class Bulk:
             return
         partial: Images = {}
         rows = _whole_rows(table, net.updates | net.inserts, partial)
-        stage, staged = work.staging.fill(table, table.written, rows, "over")
+        stage, staged = work.staging.fill(table, table.written, (d for _, d in rows), "over")
         if staged:
             effect.written = stage if self.deletes_last else None
             work.clear(table, stage, table.written)
@@ -178,11 +198,17 @@ class Bulk:
         relation, work = table.relation, self.work
         missing: Images = {}
         for present, group in self._groups(table, images).items():
+            redo = relation.table in work.redo
+            updated = None if redo else self._updated_at_once(table, present, group, {})
+            if updated == len(group):
+                continue
             rows = joined(table.rows_of(present), iter(group.values()))
             stage, staged = work.staging.fill(table, present, rows)
-            if relation.table in work.redo:
+            if redo:
                 work.clear(table, stage, present)
-            if self._updated(table, stage, present) < staged:
+            if updated is None:
+                updated = self._updated(table, stage, present)
+            if updated < staged:
                 missing |= self._missing(table, stage, group)
         return missing
 
@@ -215,21 +241,29 @@ def _key(values: tuple[bytes | None, ...]) -> Key:
     return Key(values)  # type: ignore[arg-type]
 
 
-def _whole_rows(table: Table, images: Images, partial: Images) -> Iterator[bytes]:
-    """Whole images as rows for COPY; puts those with UNCHANGED values into `partial`.
+def _whole_rows(
+    table: Table,
+    images: Images,
+    partial: Images,
+    rows: Callable[[list[bytes]], bytes] | None = None,
+    piece: int = PIECE,
+) -> Iterator[tuple[int, bytes]]:
+    """Whole images, some at a time: their number, and what `rows` makes of them, which are rows for
+    COPY if nothing else is said. Puts those with UNCHANGED values into `partial`.
 
     Nobody asks each image whether it is whole: making the row fails if it is not.
     """
-    rows, has_unchanged = table.rows_of(table.written), table.relation.has_unchanged
+    rows, has_unchanged = rows or table.rows_of(table.written), table.relation.has_unchanged
     items = iter(images.items())
     number = FIRST
-    while some := list(islice(items, number)):
+    while some := dict(islice(items, number)):
         try:
-            data = rows([image for _, image in some])
+            data = rows(list(some.values()))
         except ImageError:
-            gaps = {key: image for key, image in some if has_unchanged(image)}
+            gaps = {key: image for key, image in some.items() if has_unchanged(image)}
             partial |= gaps
-            data = rows([image for key, image in some if key not in gaps])
+            some = {key: image for key, image in some.items() if key not in gaps}
+            data = rows(list(some.values()))
         if data:
-            yield data
-            number = about(number, data)
+            yield len(some), data
+            number = about(number, data, piece)

@@ -207,6 +207,21 @@ class Session:
             self._prepared[at] = name
         return name
 
+    def touched(self, sql: str, values: Iterable[bytes]) -> int:
+        """Runs one statement for each value, binary and its $1, in one pipeline; the number of rows
+        that they touched. `values` must not raise."""
+        name = self.prepare(sql, ())
+        self._libpq.enter_pipeline_mode()
+        for value in values:
+            self._libpq.send_query_prepared(name, [value], [1])
+            self._flush()
+        self._libpq.pipeline_sync()
+        self._flush()
+        results = self.receive()
+        for result in results:
+            demand(result)
+        return sum(r.command_tuples or 0 for r in results)
+
     def send(self, steps: Sequence[Step]) -> None:
         """Sends prepared statements as one pipeline; `receive` must follow.
 

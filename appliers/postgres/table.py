@@ -63,6 +63,7 @@ class Table:
             self._fit = Fit(relation, own, policy, nulled or Nulled())
         self._folded = {c.name for c in relation.columns if folds_more(c, target.columns[c.name])}
         self._rows: dict[tuple[int, ...], Rows] = {}
+        self._array_rows: dict[tuple[int, ...], Rows | None] = {}
         self._update_rows: dict[tuple[int, ...], str] = {}
         self._stale_rows: dict[tuple[int, ...], list[str]] = {}
         self.formats = [1] * len(own) if self.binary else None
@@ -135,6 +136,15 @@ class Table:
             for c in relation.columns
         ]
         return images.compile_copy_rows(relation.format, len(sizes), columns, sizes)
+
+    def array_rows(self, columns: Sequence[int]) -> Rows | None:
+        """Images' `columns` as elements of an array of rows; None where COPY has to do."""
+        columns = tuple(columns)
+        if columns not in self._array_rows:
+            rows = images.compile_array_rows(self.relation.format, len(self.types), columns)
+            types = b"".join(self.types[i].to_bytes(4, "big") for i in columns)
+            self._array_rows[columns] = None if rows is None else lambda some: rows(some, types)
+        return self._array_rows[columns]
 
     def copy_sql(self, target: str, columns: Sequence[int]) -> str:
         options = " (FORMAT binary)" if self.binary else ""

@@ -45,7 +45,7 @@ class Position(Protocol):
 class Piece:
     """Changes of whole transactions, in commit order; of a large one, a part."""
 
-    runs: Sequence[Change | ChangeRun]
+    runs: list[Change | ChangeRun]
     commit: Commit
     """The last transaction."""
     oldest: int
@@ -59,6 +59,13 @@ class Piece:
 
     def __post_init__(self) -> None:
         self.rows = number_of_rows(self.runs)
+
+    def extend(self, piece: Piece) -> None:
+        """Takes in the whole transactions of the piece behind it."""
+        self.runs += piece.runs
+        self.commit, self.position = piece.commit, piece.position
+        self.size += piece.size
+        self.rows += piece.rows
 
 
 class Progress(NamedTuple):

@@ -240,7 +240,13 @@ class PostgresStream:
         oldest = (changes[0][4] if changes else commit).committed_at
         messages.changes = rest
         messages.in_runs = number_of_rows(rest) - len(rest)
-        self._out.append(Piece(changes, commit, oldest, position, size))
+        piece = Piece(changes, commit, oldest, position, size)
+        last = self._out[-1] if self._out else None
+        if position is not None and isinstance(last, Piece) and last.position is not None:
+            # libpq's buffer ends a piece every 16 kB, and each is gone through on its own further on.
+            last.extend(piece)
+        else:
+            self._out.append(piece)
         self._out_size += size
         messages.size -= size
         self._in_pieces = position is None
