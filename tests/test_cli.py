@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import pytest
@@ -31,6 +32,37 @@ class TestWords:
     def test_every_command_has_examples(self, cdc: Command, command: str) -> None:
         text = cdc.ok(command, "--help").stdout
         assert f"  cdc {command}" in text.partition("Examples:")[2]
+
+    @pytest.mark.parametrize(
+        ("command", "usage", "argument"),
+        [
+            ("init", "SOURCE_URL TARGET_URL...", "  SOURCE_URL     The database to read from."),
+            ("init", "SOURCE_URL TARGET_URL...", "  TARGET_URL...  The databases to write to."),
+            ("check", "[SYNC]...", "  SYNC...  Only these; else all."),
+            ("tail", "SYNC", "  SYNC  The sync's name."),
+        ],
+    )
+    def test_arguments_are_named_as_they_are_typed(
+        self, cdc: Command, command: str, usage: str, argument: str
+    ) -> None:
+        lines = cdc.ok(command, "--help").stdout.splitlines()
+        assert lines[0] == f"Usage: cdc {command} [OPTIONS] {usage}"
+        assert argument in lines
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_help_names_no_type_of_python(self, cdc: Command, command: str) -> None:
+        text = cdc.ok(command, "--help").stdout.partition("Examples:")[0]
+        assert not re.search(r"[<{]|\b(str|Path|TEXT|FLOAT|INTEGER)\b", text)
+
+    @pytest.mark.parametrize("columns", ["80", "40"])
+    def test_the_list_of_commands_has_whole_sentences(self, cdc: Command, columns: str) -> None:
+        """On a terminal of 80 columns each on one line."""
+        cdc.environment["COLUMNS"] = columns
+        listed = cdc.ok("--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
+        assert "..." not in listed
+        assert listed.count(".") == len(COMMANDS)
+        if columns == "80":
+            assert len(listed.splitlines()) == len(COMMANDS)
 
     def test_help_is_quick(self, cdc: Command) -> None:
         """It loads nothing that only the work needs."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cdc.cli.help import Command
 from cdc.cli.words import ask, fail, say
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _chosen(config: Config, names: list[str] | None) -> list[str]:
 
 
 @app.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cdc demo                       into a SQLite file, for some twenty seconds
@@ -134,6 +136,7 @@ def demo(
 
 
 @app.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cdc init postgresql://cdc@crm-db/crm sqlite:////var/lib/cdc/crm.db > cdc.toml
@@ -149,7 +152,7 @@ def init(
         list[str], typer.Argument(metavar="TARGET_URL", help="The databases to write to.")
     ],
 ) -> int:
-    """Print a commented configuration for a source, and the SQL grants it needs."""
+    """Print a commented configuration, and the SQL grants it needs."""
     from cdc.init import configuration
 
     sys.stdout.write(configuration(source, targets))
@@ -157,6 +160,7 @@ def init(
 
 
 @app.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cdc check
@@ -164,7 +168,7 @@ Examples:
   cdc check | grep -v '^ok'""",
 )
 def check(ctx: typer.Context, syncs: Syncs = None, config: ConfigPath = None) -> int:
-    """Look at every setting, grant, table and version that the syncs depend on.
+    """Look at every setting, grant and table that the syncs depend on.
 
     One line each with ok, warn or FAILED and what to do. Changes nothing. Exit 1 if anything FAILED.
     """
@@ -175,6 +179,7 @@ def check(ctx: typer.Context, syncs: Syncs = None, config: ConfigPath = None) ->
 
 
 @app.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cdc snapshot                          all syncs, every table
@@ -205,6 +210,7 @@ def snapshot(
 
 
 @app.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cdc run                        the daemon, for all syncs
@@ -223,7 +229,7 @@ def run(
     ] = False,
     config: ConfigPath = None,
 ) -> int:
-    """Run the daemon: snapshot if there was none, then tail the source's log.
+    """Run the daemon: copy the tables once, then follow the log.
 
     Always goes on where it was stopped, however it was stopped. SIGTERM stops it, SIGHUP reads the
     configuration again.
@@ -238,6 +244,7 @@ def run(
 
 
 @app.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cdc status
@@ -265,6 +272,7 @@ def status(
 
 
 @app.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cdc tail finance
@@ -294,6 +302,7 @@ def tail(
 
 
 @app.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cdc pause finance""",
@@ -304,6 +313,7 @@ def pause(ctx: typer.Context, sync: OneSync, config: ConfigPath = None) -> int:
 
 
 @app.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cdc resume finance""",
@@ -324,6 +334,7 @@ def _pause(ctx: typer.Context, sync: str, config: Path | None, *, paused: bool) 
 
 
 @app.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cdc drop finance
