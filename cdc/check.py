@@ -113,7 +113,7 @@ def _related(relation: Relation, column: str, *, synced: bool) -> Finding:
             "warn",
             subject,
             f"the log of a delete holds the key only, without {column}: deletes will not name their customer",
-            f'ALTER TABLE "{relation.schema}"."{relation.name}" REPLICA IDENTITY FULL',
+            f'ALTER TABLE "{relation.schema}"."{relation.name}" REPLICA IDENTITY FULL;',
         )
     return Finding("ok", subject, f"column {column}")
 

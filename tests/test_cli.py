@@ -147,7 +147,7 @@ class TestCheck:
         assert (
             "warn   copy, source crm: customer of public.contacts: the log of a delete holds the key only,"
             " without customer_id: deletes will not name their customer"
-            ' - try: ALTER TABLE "public"."contacts" REPLICA IDENTITY FULL\n'
+            ' - try: ALTER TABLE "public"."contacts" REPLICA IDENTITY FULL;\n'
         ) in out
 
     def test_names_that_are_not_there(self, cdc: Command, crm: Database) -> None:

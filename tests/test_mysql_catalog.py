@@ -124,7 +124,7 @@ def test_what_is_no_table(any_mysql_source: MysqlDatabase) -> None:
     assert "v is a view: its changes are not in the log" in str(refused(database, "v"))
     error = refused(database, "m")
     assert f"table {database.name}.m is of engine MyISAM, expected InnoDB" in str(error)
-    assert error.hint == f"ALTER TABLE `{database.name}`.`m` ENGINE = InnoDB"
+    assert error.hint == f"ALTER TABLE `{database.name}`.`m` ENGINE = InnoDB;"
     with opened(database) as source:
         found = source.catalog(["*"])
         assert [r.name for r in found.relations] == ["t"]
@@ -140,7 +140,7 @@ def test_sequences_and_histories(mariadb_source: MysqlDatabase) -> None:
     assert "s is a sequence, no table" in str(refused(database, "s"))
     error = refused(database, "h")
     assert "h keeps the history of its rows" in str(error)
-    assert error.hint == f"ALTER TABLE `{database.name}`.`h` DROP SYSTEM VERSIONING"
+    assert error.hint == f"ALTER TABLE `{database.name}`.`h` DROP SYSTEM VERSIONING;"
     with opened(database) as source:
         assert [r.table for r in source.catalog(["*"]).refused] == [f"{database.name}.h"]
 

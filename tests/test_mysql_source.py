@@ -234,9 +234,14 @@ SETTINGS: list[tuple[str, str, str, str]] = [
         "binlog_row_metadata",
         "MINIMAL",
         "is MINIMAL, expected FULL",
-        "SET GLOBAL binlog_row_metadata = FULL",
+        "SET GLOBAL binlog_row_metadata = FULL; -- and",
     ),
-    ("binlog_format", "STATEMENT", "is STATEMENT, expected ROW", "SET GLOBAL binlog_format = ROW"),
+    (
+        "binlog_format",
+        "STATEMENT",
+        "is STATEMENT, expected ROW",
+        "SET GLOBAL binlog_format = ROW; -- ",
+    ),
 ]
 
 
@@ -281,7 +286,7 @@ class TestChecking:
             [found] = [f for f in findings(database) if f.subject == "binlog_row_image"]
         finally:
             database.execute("SET GLOBAL binlog_row_image = FULL")
-        assert (found.level, found.remedy) == ("warn", "SET GLOBAL binlog_row_image = FULL")
+        assert (found.level, found.remedy) == ("warn", "SET GLOBAL binlog_row_image = FULL;")
 
     def test_no_log(self, make_mariadb: MakeMysql, make_mysql: MakeMysql) -> None:
         no_gtids: dict[str, Setting] = {"gtid_mode": False, "enforce_gtid_consistency": False}
@@ -330,9 +335,8 @@ class TestChecking:
             pytest.raises(PermanentError, match="source: gtid_mode is OFF, expected ON"),
         ):
             source.start(())
-        for step in found.remedy.split(";"):
-            if step.strip().startswith("SET PERSIST"):
-                database.execute(step)
+        for step in found.remedy.partition(" --")[0].split(";")[:-1]:
+            database.execute(step)
         assert [f.level for f in findings(database) if f.subject == "gtid_mode"] == ["ok"]
 
     def test_grants(self, any_mysql_source: MysqlDatabase) -> None:
@@ -343,8 +347,8 @@ class TestChecking:
         failed = [f for f in findings(database, url) if f.level == "FAILED"]
         monitor = "BINLOG MONITOR" if database.server.flavour == "mariadb" else "REPLICATION CLIENT"
         assert [f.remedy for f in failed] == [
-            f"GRANT REPLICATION SLAVE ON *.* TO '{user.name}'@'%'",
-            f"GRANT {monitor} ON *.* TO '{user.name}'@'%'",
+            f"GRANT REPLICATION SLAVE ON *.* TO '{user.name}'@'%';",
+            f"GRANT {monitor} ON *.* TO '{user.name}'@'%';",
         ]
         for finding in failed:
             database.execute(finding.remedy)
@@ -364,7 +368,7 @@ class TestChecking:
         with opened(database, url=database.url_as(*user)) as source:
             failed = [f for f in source.check(relations) if f.level == "FAILED"]
         table = f"{quoted(database.name)}.`t`"
-        assert [f.remedy for f in failed] == [f"GRANT SELECT ON {table} TO '{user.name}'@'%'"]
+        assert [f.remedy for f in failed] == [f"GRANT SELECT ON {table} TO '{user.name}'@'%';"]
 
     def test_cascades(self, mariadb_source: MysqlDatabase) -> None:
         """Rows that a foreign key deletes or changes never reach MariaDB's log."""
@@ -384,7 +388,7 @@ class TestChecking:
                 ),
             )
         ]
-        database.execute(warned[0].remedy.partition(",")[0])
+        database.execute(warned[0].remedy)
         assert [f for f in findings(database) if f.level == "warn"] == []
 
     def test_cascades_of_mysql(self, make_mysql: MakeMysql) -> None:

@@ -231,7 +231,7 @@ def test_a_user_who_cannot_see_triggers(
     error = stop(capture)
     name = quoted(any_mysql_source.name)
     assert "other has triggers cannot be seen" in str(error)
-    grant = f"GRANT TRIGGER ON {name}.* TO '{user.name}'@'%'"
+    grant = f"GRANT TRIGGER ON {name}.* TO '{user.name}'@'%';"
     assert error.hint.startswith(grant)
     any_mysql_source.execute(grant)
     again = make_binlog_capture(any_mysql_source, url=url)

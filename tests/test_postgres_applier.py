@@ -958,6 +958,39 @@ def test_check_names_what_is_missing(target_db: Database) -> None:
     assert target_db.value("SELECT to_regnamespace('cdc')") is None
 
 
+@pytest.mark.parametrize(
+    ("whose", "remedy"),
+    [
+        ("DATABASE {db}", 'ALTER DATABASE "{db}" RESET'),
+        ("ROLE {role}", 'ALTER ROLE "{role}" RESET'),
+        ("ROLE {role} IN DATABASE {db}", 'ALTER ROLE "{role}" IN DATABASE "{db}" RESET'),
+    ],
+)
+def test_check_mends_what_makes_a_target_read_only(
+    target_db: Database, whose: str, remedy: str
+) -> None:
+    """The statement that is shown takes the setting back from where it was made."""
+    setting = "default_transaction_read_only"
+    role = target_db.create_role()
+    names = {"db": target_db.name, "role": role}
+    target_db.execute(f"ALTER {whose.format(**names)} SET {setting} = on")
+
+    def found() -> Finding:
+        applier = PostgresApplier(target_db.url_as(role), None, "pg")
+        try:
+            applier.open(None)
+            return next(f for f in applier.check([]) if f.subject == "target")
+        finally:
+            applier.close()
+
+    shown = Finding("FAILED", "target", f"{setting} is on", f"{remedy.format(**names)} {setting};")
+    assert found() == shown
+    with psycopg.connect(target_db.url, autocommit=True) as admin:
+        admin.execute(f"SET {setting} = off")
+        admin.execute(shown.remedy)
+    assert found() == Finding("ok", "target", "takes writes")
+
+
 def _told(found: Sequence[Finding], subject: str, level: str) -> Finding:
     [one, *_] = [f for f in found if f.subject == subject and f.level == level]
     return one

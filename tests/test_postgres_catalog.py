@@ -80,7 +80,7 @@ def test_keyless_tables_are_refused_by_name(source_db: Database, source: Postgre
     assert refusal(source, "none") == (f"table public.none {keyless}", remedy)
     assert refusal(source, "nothing") == (
         "table public.nothing has REPLICA IDENTITY NOTHING: the log does not say which row changed",
-        'ALTER TABLE "public"."nothing" REPLICA IDENTITY DEFAULT',
+        'ALTER TABLE "public"."nothing" REPLICA IDENTITY DEFAULT;',
     )
     catalog = source.catalog(["*"])
     assert {r.table: r.key_names for r in catalog.relations} == {
@@ -125,7 +125,7 @@ def test_what_is_no_table_is_refused(source_db: Database, source: PostgresSource
     )
     assert refusal(source, "u") == (
         "table public.u is unlogged: its changes are not in the log",
-        'ALTER TABLE "public"."u" SET LOGGED',
+        'ALTER TABLE "public"."u" SET LOGGED;',
     )
     assert "does not exist" in refusal(source, "s")[0]
     catalog = source.catalog(["*"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -27,6 +28,13 @@ def wrong(source: PostgresSource, *patterns: str) -> dict[str, Finding]:
 def mend(database: Database, finding: Finding) -> None:
     """Runs what the finding says, as the administrator would."""
     database.execute(finding.remedy.removeprefix("have a superuser run: "))
+
+
+def paste(database: Database, remedy: str) -> None:
+    """Gives the line to psql as it stands: ALTER SYSTEM, for one, must be a statement by itself."""
+    psql = [str(database.server.bin_dir / "psql"), "-qv", "ON_ERROR_STOP=1", database.url]
+    done = subprocess.run(psql, input=remedy, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), remedy
 
 
 @on_every_source
@@ -80,32 +88,32 @@ def test_every_remedy_mends(source_db: Database, make_capture: MakeCapture) -> N
     via_root = "WITH (publish_via_partition_root = true)"
     tables = 'ONLY "S x"."T y", ONLY "public"."parts", ONLY "public"."secured"'
     assert failed == [
-        ("role", f"{role} may not replicate", f"ALTER ROLE {quoted} REPLICATION"),
+        ("role", f"{role} may not replicate", f"ALTER ROLE {quoted} REPLICATION;"),
         (
             "table S x.T y",
             f"{role} may not use its schema",
-            f'GRANT USAGE ON SCHEMA "S x" TO {quoted}',
+            f'GRANT USAGE ON SCHEMA "S x" TO {quoted};',
         ),
-        ("table S x.T y", f"{role} may not read it", f'GRANT SELECT ON "S x"."T y" TO {quoted}'),
+        ("table S x.T y", f"{role} may not read it", f'GRANT SELECT ON "S x"."T y" TO {quoted};'),
         (
             "table public.parts",
             f"{role} may not read all of its partitions",
-            f'GRANT SELECT ON "public"."part1" TO {quoted}',
+            f'GRANT SELECT ON "public"."part1" TO {quoted};',
         ),
         (
             "table public.secured",
             f"{role} may not read it",
-            f'GRANT SELECT ON "public"."secured" TO {quoted}',
+            f'GRANT SELECT ON "public"."secured" TO {quoted};',
         ),
         (
             "table public.secured",
             f"has row-level security that hides rows from {role}",
-            f"ALTER ROLE {quoted} BYPASSRLS",
+            f"ALTER ROLE {quoted} BYPASSRLS;",
         ),
         (
             f"publication {name}",
             f"only the owner of S x.T y can make it, and {role} is not",
-            f'have a superuser run: CREATE PUBLICATION "{name}" FOR TABLE {tables} {via_root}',
+            f'have a superuser run: CREATE PUBLICATION "{name}" FOR TABLE {tables} {via_root};',
         ),
     ]
     for finding in found:
@@ -144,14 +152,14 @@ def test_every_remedy_mends(source_db: Database, make_capture: MakeCapture) -> N
 def test_an_owner_needs_only_create(source_db: Database, make_capture: MakeCapture) -> None:
     """A role that owns its tables is asked for CREATE on the database, and RLS is no matter to it
     unless it is forced."""
-    role = source_db.create_role("LOGIN REPLICATION")
+    role = source_db.create_role("LOGIN REPLICATION;")
     source_db.execute(
         f'CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t OWNER TO "{role}", ENABLE ROW LEVEL SECURITY'
     )
     capture = make_capture(source_db, url=source_db.url_as(role))
     failed = wrong(capture.source)
     assert [f.remedy for f in failed.values()] == [
-        f'GRANT CREATE ON DATABASE "{source_db.name}" TO "{role}"'
+        f'GRANT CREATE ON DATABASE "{source_db.name}" TO "{role}";'
     ]
     mend(source_db, *failed.values())
     assert wrong(capture.source) == {}
@@ -200,7 +208,9 @@ def test_a_publication_that_was_changed_fails(
         f"publication {name}",
         "does not publish every change of its tables",
     )
-    assert finding.remedy == f"DROP PUBLICATION {name}; then cdc snapshot copies everything again"
+    assert (
+        finding.remedy == f"DROP PUBLICATION {name}; -- then cdc snapshot copies everything again"
+    )
 
 
 def test_settings(
@@ -208,14 +218,13 @@ def test_settings(
     fresh_database: Callable[[LocalPostgres], Database],
     make_capture: MakeCapture,
 ) -> None:
-    """wal_level, slots and walsenders that do not do, each with its setting; after the remedy and a restart
-    they do. A start says the same of wal_level."""
+    """wal_level, slots and walsenders that do not do, and a log without a bound, each with its setting; after
+    the remedy, as it stands, and a restart they do. A start says the same of wal_level."""
     server = make_server(
         {
             "wal_level": "replica",
             "max_replication_slots": 1,
             "max_wal_senders": 1,
-            "max_slot_wal_keep_size": "100MB",
         }
     )
     database = fresh_database(server)
@@ -225,7 +234,7 @@ def test_settings(
     assert {s: (f.message, f.remedy) for s, f in failed.items()} == {
         "wal_level": (
             "is replica, expected logical",
-            "ALTER SYSTEM SET wal_level = logical; and restart the source",
+            "ALTER SYSTEM SET wal_level = logical; -- then restart the source",
         ),
         "max_replication_slots": (
             "1 slots free, 2 needed",
@@ -240,9 +249,12 @@ def test_settings(
         capture.start("t")
     assert str(error.value) == "source: wal_level is replica, expected logical"
     assert error.value.hint == failed["wal_level"].remedy
-    assert Finding("ok", "max_slot_wal_keep_size", "100MB") in findings(capture.source)
+    [unbounded] = [f for f in findings(capture.source) if f.subject == "max_slot_wal_keep_size"]
+    for finding in (failed["wal_level"], unbounded):
+        paste(database, finding.remedy)
+    assert Finding("ok", "max_slot_wal_keep_size", "50GB") in findings(capture.source)
     capture.source.close()
-    server.configure({"wal_level": "logical", "max_replication_slots": 2, "max_wal_senders": 2})
+    server.configure({"max_replication_slots": 2, "max_wal_senders": 2})
     server.restart()
     capture.source.open()
     assert wrong(capture.source) == {}

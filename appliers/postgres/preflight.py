@@ -28,7 +28,7 @@ def findings(
         0
     ]
     yield _version(session)
-    yield _writable(session)
+    yield _writable(session, role, database)
     yield _own_tables(session, role, database)
     yield _temporary(session, role, database)
     yield _origins(session, role)
@@ -49,17 +49,24 @@ def _version(session: Session) -> Finding:
     return Finding("ok", "target version", said)
 
 
-def _writable(session: Session) -> Finding:
-    standby, read_only = session.rows(
-        "SELECT pg_catalog.pg_is_in_recovery(),"
-        " pg_catalog.current_setting('default_transaction_read_only')::bool"
+def _writable(session: Session, role: str, database: str) -> Finding:
+    standby, read_only, source = session.rows(
+        "SELECT pg_catalog.pg_is_in_recovery(), setting::bool, source FROM pg_catalog.pg_settings"
+        " WHERE name = 'default_transaction_read_only'"
     )[0]
     if standby:
         return Finding(
             "FAILED", "target", "is a standby and read-only", "use the primary's address"
         )
     if read_only:
-        remedy = "ALTER DATABASE … or ALTER ROLE … RESET default_transaction_read_only;"
+        whose = {
+            "database": f"ALTER DATABASE {quoted(database)}",
+            "user": f"ALTER ROLE {quoted(role)}",
+            "database user": f"ALTER ROLE {quoted(role)} IN DATABASE {quoted(database)}",
+        }.get(source)
+        remedy = f"{whose} RESET default_transaction_read_only;"
+        if whose is None:
+            remedy = "take it out of the server's configuration, or of the URL's options"
         return Finding("FAILED", "target", "default_transaction_read_only is on", remedy)
     return Finding("ok", "target", "takes writes")
 

@@ -137,7 +137,7 @@ class Table:
             return Refused(
                 self.table,
                 "keeps the history of its rows: the log does not tell them from those that are there",
-                f"ALTER TABLE {self.quoted} DROP SYSTEM VERSIONING",
+                f"ALTER TABLE {self.quoted} DROP SYSTEM VERSIONING;",
             )
         if self.kind != "BASE TABLE":
             return Refused(self.table, f"is a {self.kind.lower()}, no table", "leave it out")
@@ -146,7 +146,7 @@ class Table:
                 self.table,
                 f"is of engine {self.engine or 'none that works'}, expected {ENGINE}: without transactions no"
                 " copy of it is exact",
-                f"ALTER TABLE {self.quoted} ENGINE = {ENGINE}",
+                f"ALTER TABLE {self.quoted} ENGINE = {ENGINE};",
             )
         if self.key() is None:
             return Refused(

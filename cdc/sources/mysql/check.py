@@ -66,7 +66,9 @@ def _log(found: Mapping[str, str]) -> Finding:
         return Finding("FAILED", "log_bin", "is OFF, expected ON", remedy)
     if found.get("server_id", "0") == "0":
         # A server without a number refuses whoever wants its log (sql/rpl_master.cc).
-        return Finding("FAILED", "server_id", "is 0", "SET GLOBAL server_id = 1; or another number")
+        return Finding(
+            "FAILED", "server_id", "is 0", "SET GLOBAL server_id = 1; -- or another number"
+        )
     return Finding("ok", "log_bin", "ON")
 
 
@@ -75,7 +77,7 @@ def _required(name: str, wanted: str, remedy: str, found: Mapping[str, str]) -> 
     if value is None or value.upper() == wanted:
         return Finding("ok", name, wanted)
     if name == "binlog_row_metadata":
-        remedy += f"; and {name} = {wanted} in the source's configuration"
+        remedy += f" -- and {name} = {wanted} in the source's configuration"
     return Finding("FAILED", name, f"is {value}, expected {wanted}", remedy)
 
 
@@ -89,14 +91,14 @@ def _images(found: Mapping[str, str]) -> Iterator[Finding]:
             "binlog_row_image",
             f"is {image}: rows whose INSERT leaves columns out are read again from the source, because the log"
             " does not say what they became; and deletes name their customer only by the key",
-            "SET GLOBAL binlog_row_image = FULL",
+            "SET GLOBAL binlog_row_image = FULL;",
         )
     if found.get("binlog_row_value_options"):
         yield Finding(
             "warn",
             "binlog_row_value_options",
             f"is {found['binlog_row_value_options']}: parts of JSON values are read more slowly than whole ones",
-            "SET GLOBAL binlog_row_value_options = ''",
+            "SET GLOBAL binlog_row_value_options = '';",
         )
 
 
@@ -121,7 +123,7 @@ def _expiry(found: Mapping[str, str]) -> Iterator[Finding]:
             "warn",
             "binlog_expire_logs_seconds",
             f"is {seconds}: a sync that stands longer than that has to copy everything again",
-            "SET GLOBAL binlog_expire_logs_seconds = 604800; or what the disk can spare",
+            "SET GLOBAL binlog_expire_logs_seconds = 604800; -- or what the disk can spare",
         )
     else:
         yield Finding("ok", "binlog_expire_logs_seconds", f"{seconds} ({seconds / 86400:.1f} days)")
@@ -152,7 +154,7 @@ def _grants(db: Connection, server: Server) -> Iterator[Finding]:
                 "FAILED",
                 f"grant {subject}",
                 f"{user} does not have it",
-                f"GRANT {subject} ON *.* TO {account(user)}",
+                f"GRANT {subject} ON *.* TO {account(user)};",
             )
 
 
@@ -168,7 +170,7 @@ def _readable(db: Connection, relation: Relation) -> Finding:
             "FAILED",
             subject,
             f"{user} may not read it",
-            f"GRANT SELECT ON {table} TO {account(user)}",
+            f"GRANT SELECT ON {table} TO {account(user)};",
         )
     return Finding("ok", subject, f"key {', '.join(relation.key_names)}")
 
@@ -202,6 +204,6 @@ def _cascades(db: Connection, server: Server, relations: Sequence[Relation]) -> 
             f"table {schema}.{table}",
             f"foreign key {name} is {' '.join(rules)}: rows that it deletes or changes are not in"
             f" {server.product}'s log",
-            f"ALTER TABLE {quoted(schema, table)} DROP FOREIGN KEY {quoted(name)}, and add it without; or let the"
+            f"ALTER TABLE {quoted(schema, table)} DROP FOREIGN KEY {quoted(name)}; -- and add it without; or let the"
             " target's own foreign key do the same (SQLite's do not)",
         )

@@ -22,8 +22,11 @@ NEW_SNAPSHOT: Final = (
 KEEP_LONGER: Final = "keep the log longer: raise binlog_expire_logs_seconds on the source"
 
 REQUIRED: Final = {
-    "binlog_format": ("ROW", "SET GLOBAL binlog_format = ROW; sessions that are open keep theirs"),
-    "binlog_row_metadata": ("FULL", "SET GLOBAL binlog_row_metadata = FULL"),
+    "binlog_format": (
+        "ROW",
+        "SET GLOBAL binlog_format = ROW; -- sessions that are open keep theirs",
+    ),
+    "binlog_row_metadata": ("FULL", "SET GLOBAL binlog_row_metadata = FULL;"),
 }
 """Settings without which the log has no rows, or no names of columns, and what sets them."""
 

@@ -37,8 +37,8 @@ ALIKE_TRIES: Final = 50
 
 SWITCH_GTIDS_ON: Final = (
     "SET PERSIST enforce_gtid_consistency = ON; SET PERSIST gtid_mode = OFF_PERMISSIVE;"
-    " SET PERSIST gtid_mode = ON_PERMISSIVE; wait until SHOW STATUS LIKE"
-    " 'Ongoing_anonymous_transaction_count' is 0; SET PERSIST gtid_mode = ON; no restart is needed"
+    " SET PERSIST gtid_mode = ON_PERMISSIVE; /* wait until SHOW STATUS LIKE"
+    " 'Ongoing_anonymous_transaction_count' is 0 */ SET PERSIST gtid_mode = ON; -- no restart is needed"
 )
 """MySQL manual, "Enabling GTID Transactions Online"."""
 

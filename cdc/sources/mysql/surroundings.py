@@ -136,7 +136,7 @@ class Surroundings:
     def _grant(self, table: Table) -> str:
         with closing(self._connect()) as db:
             user = account(str(one(db, "SELECT CURRENT_USER()")[0]))
-        return f"GRANT TRIGGER ON {quoted(table[0])}.* TO {user}"
+        return f"GRANT TRIGGER ON {quoted(table[0])}.* TO {user};"
 
 
 def _statements(

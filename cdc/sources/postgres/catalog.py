@@ -110,13 +110,13 @@ class Table:
             return Refused(
                 self.table,
                 "is unlogged: its changes are not in the log",
-                f"ALTER TABLE {quoted} SET LOGGED",
+                f"ALTER TABLE {quoted} SET LOGGED;",
             )
         if self.identity == "n":
             return Refused(
                 self.table,
                 "has REPLICA IDENTITY NOTHING: the log does not say which row changed",
-                f"ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT",
+                f"ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT;",
             )
         key = self.key_names()
         if key is None:
@@ -130,7 +130,7 @@ class Table:
             return Refused(
                 self.table,
                 "has generated columns and REPLICA IDENTITY FULL: once published, PostgreSQL refuses its UPDATEs",
-                f"ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT, with a primary key",
+                f"ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT; -- with a primary key",
             )
         if self.kind == "p":
             return self._refused_leaves(key)
@@ -145,14 +145,14 @@ class Table:
                 return Refused(
                     self.table,
                     f"has a {what} partition, {name}: its changes are not in the log",
-                    f"ALTER TABLE {self.quoted} DETACH PARTITION {name}, or sync the others by name",
+                    f"ALTER TABLE {self.quoted} DETACH PARTITION {name}; -- or sync the others by name",
                 )
             if identity != self.identity and not (self.identity == "d" and identity == "f"):
                 return Refused(
                     self.table,
                     f"has a partition, {name}, with replica identity {IDENTITIES[identity]},"
                     f" expected {IDENTITIES[self.identity]} as the table itself has",
-                    f"ALTER TABLE {name} REPLICA IDENTITY {IDENTITIES[self.identity]}",
+                    f"ALTER TABLE {name} REPLICA IDENTITY {IDENTITIES[self.identity]};",
                 )
             if identity != "f" and set(leaf_key or ()) != set(key):
                 return Refused(

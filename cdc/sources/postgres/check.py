@@ -99,13 +99,13 @@ def _level(wal_level: str) -> Finding:
         "FAILED",
         "wal_level",
         f"is {wal_level}, expected logical",
-        "ALTER SYSTEM SET wal_level = logical; and restart the source",
+        "ALTER SYSTEM SET wal_level = logical; -- then restart the source",
     )
 
 
 def _replicates(role: Role, replicates: bool, walsender: Walsender) -> Finding:
     if not replicates:
-        remedy = f"ALTER ROLE {role.quoted} REPLICATION"
+        remedy = f"ALTER ROLE {role.quoted} REPLICATION;"
         return Finding("FAILED", "role", f"{role.name} may not replicate", remedy)
     try:
         with walsender():
@@ -148,7 +148,7 @@ def _slot(db: Connection, name: str, slots: int, senders: int, keep: str) -> Ite
         "warn",
         "max_slot_wal_keep_size",
         "unlimited: a sync that is down for long can fill the source's disk",
-        "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; or what the disk can spare; SELECT pg_reload_conf()",
+        "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); -- or what the disk can spare",
     )
 
 
@@ -188,7 +188,7 @@ def _unreadable(
             "FAILED",
             subject,
             f"{role.name} may not use its schema",
-            f"GRANT USAGE ON SCHEMA {schema} TO {role.quoted}",
+            f"GRANT USAGE ON SCHEMA {schema} TO {role.quoted};",
         )
     hidden = [sql.Identifier(h[0], h[1]).as_string() for h in heaps if not h[2]]
     if hidden:
@@ -199,14 +199,14 @@ def _unreadable(
             f"{role.name} may not read it"
             if whole
             else f"{role.name} may not read all of its partitions",
-            f"GRANT SELECT ON {', '.join(hidden)} TO {role.quoted}",
+            f"GRANT SELECT ON {', '.join(hidden)} TO {role.quoted};",
         )
     if any(h[3] for h in heaps) and not role.bypasses:
         yield Finding(
             "FAILED",
             subject,
             f"has row-level security that hides rows from {role.name}",
-            f"ALTER ROLE {role.quoted} BYPASSRLS",
+            f"ALTER ROLE {role.quoted} BYPASSRLS;",
         )
 
 
@@ -225,20 +225,20 @@ def _publication(
             return Finding("ok", subject, "will be made at the first start")
         if not unowned:
             quoted = sql.Identifier(database).as_string()
-            remedy = f"GRANT CREATE ON DATABASE {quoted} TO {role.quoted}"
+            remedy = f"GRANT CREATE ON DATABASE {quoted} TO {role.quoted};"
             return Finding("FAILED", subject, f"{role.name} may not make it", remedy)
         return Finding(
             "FAILED",
             subject,
             f"only the owner of {unowned[0].table} can make it, and {role.name} is not",
-            f"have a superuser run: {create_statement(name, relations).as_string()}",
+            f"have a superuser run: {create_statement(name, relations).as_string()};",
         )
     if not found.whole or found.filtered:
         return Finding(
             "FAILED",
             subject,
             "does not publish every change of its tables",
-            f"DROP PUBLICATION {name}; then cdc snapshot copies everything again",
+            f"DROP PUBLICATION {name}; -- then cdc snapshot copies everything again",
         )
     missing = [r for r in relations if r.table not in found.tables]
     if not missing or (found.owned and not set(missing) & set(unowned)):
@@ -248,5 +248,5 @@ def _publication(
         "FAILED",
         subject,
         f"is without {missing[0].table}, which {role.name} may not add",
-        f"have a superuser run: ALTER PUBLICATION {name} ADD TABLE {tables}",
+        f"have a superuser run: ALTER PUBLICATION {name} ADD TABLE {tables};",
     )

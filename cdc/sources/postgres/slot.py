@@ -122,7 +122,7 @@ def _foreign(name: str, plugin: str | None, database: str | None) -> PermanentEr
     return PermanentError(
         f"replication slot {name} is not this sync's: it is for database {database or 'none'},"
         f" plugin {plugin or 'none'}",
-        f"rename the sync, or, if nobody needs it: SELECT pg_drop_replication_slot('{name}')",
+        f"rename the sync, or, if nobody needs it: SELECT pg_drop_replication_slot('{name}');",
     )
 
 
@@ -165,7 +165,7 @@ def ensure_publication(db: Connection, name: str, relations: Sequence[Relation])
         raise PermanentError(
             f"publication {name} is not as cdc makes it: expected insert, update, delete, truncate,"
             " via the partition root, for named tables, without generated columns",
-            f"DROP PUBLICATION {name}; and `cdc snapshot`: changes may be missing from the log",
+            f"DROP PUBLICATION {name}; -- then `cdc snapshot`: changes may be missing from the log",
         )
     wanted = {r.table for r in relations}
     with translating():

@@ -251,7 +251,7 @@ class PostgresSource:
         if row and row[0] != "logical":
             raise PermanentError(
                 f"source: wal_level is {row[0]}, expected logical",
-                "ALTER SYSTEM SET wal_level = logical; and restart the source",
+                "ALTER SYSTEM SET wal_level = logical; -- then restart the source",
             )
 
     def _start(
