@@ -171,6 +171,47 @@ def test_chunks_cover_every_row_once(
 
 
 @on_every_source
+def test_a_table_that_was_never_analyzed(source_db: Database, make_capture: MakeCapture) -> None:
+    """Its rows are estimated from a sample of it, and many small ones are several chunks."""
+    source_db.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, n int) WITH (autovacuum_enabled = off);"
+        "INSERT INTO t SELECT i, 0 FROM generate_series(1, 300000) AS i;"
+        "DELETE FROM t WHERE id <= 20000"
+    )
+    capture = make_capture(source_db)
+    capture.start("t")
+    copied = capture.copied("t")
+    with reading(capture) as reader:
+        plan = reader.plan(copied)
+        sizes = [
+            len(read_rows(copied, reader.read(copied, b, plan.fingerprint))) for b in plan.bounds
+        ]
+    assert plan.rows_estimated == pytest.approx(300_000, rel=0.01)
+    assert len(sizes) > 2
+    assert max(sizes) <= 100_000
+    assert sum(sizes) == 280_000
+
+
+@on_every_source
+def test_what_stands_out_of_line_counts(source_db: Database, make_capture: MakeCapture) -> None:
+    """A chunk of few blocks with large values is no longer than others."""
+    source_db.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, x text); ALTER TABLE t ALTER x SET STORAGE EXTERNAL;"
+        "INSERT INTO t SELECT i, repeat('x', 20000) FROM generate_series(1, 2000) AS i"
+    )
+    capture = make_capture(source_db)
+    capture.start("t")
+    copied = capture.copied("t")
+    with reading(capture) as reader:
+        plan = reader.plan(copied)
+        sizes = [
+            len(read_rows(copied, reader.read(copied, b, plan.fingerprint))) for b in plan.bounds
+        ]
+    assert sum(sizes) == plan.rows_estimated == 2000
+    assert max(sizes) * 20_000 < 20 << 20
+
+
+@on_every_source
 def test_empty_tables_have_no_chunks(
     source_db: Database, make_capture: MakeCapture, binary: bool
 ) -> None:

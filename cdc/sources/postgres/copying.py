@@ -15,7 +15,7 @@ import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import pq, sql
@@ -38,7 +38,13 @@ from cdc.sources.postgres.lsn import Lsn
 from cdc.sources.source import Plan, StalePlanError
 
 CHUNK_BLOCKS: Final = 2048
-"""16 MB of heap, some tens of thousands of rows: a second's work that a kill can lose."""
+CHUNK_ROWS: Final = 100_000
+"""At most 16 MB of a heap and of what stands out of line, and at most so many rows: a second's work that
+a kill can lose. Neither is ever smaller than a block."""
+
+SAMPLE_BLOCKS: Final = 16
+GUESSED_DENSITY: Final = 40.0
+"""Rows a block, of a heap that was never analyzed and has none in its sample."""
 
 BLOCK_ROWS: Final = 512
 VISIBLE_WITHIN: Final = 60.0
@@ -46,19 +52,36 @@ TLS_LOOK: Final = 10
 """Milliseconds."""
 
 _HEAPS = """
-    SELECT oid, schema, name, filenode, blocks,
-           CASE WHEN reltuples > 0 AND relpages > 0 THEN blocks * reltuples / relpages ELSE blocks * 40 END::bigint,
-           filenode IS NOT DISTINCT FROM relfilenode
-    FROM (SELECT c.oid, n.nspname AS schema, c.relname AS name, c.reltuples, c.relpages, c.relfilenode,
-                 pg_relation_filenode(c.oid) AS filenode,
-                 coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int AS blocks
-          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-          WHERE c.relkind = 'r' AND (c.oid = %(root)s
-            OR c.oid IN (SELECT relid FROM pg_partition_tree(%(root)s::oid::regclass)))) AS heaps
-    ORDER BY oid"""
-"""The heaps of a table or of its partitions. A table that was never analyzed is guessed to have 40
-rows a block. The last column: whether the heap is that of the snapshot. pg_class is read under the
-snapshot, but pg_relation_filenode looks at what is now."""
+    SELECT c.oid, n.nspname, c.relname, pg_relation_filenode(c.oid),
+           coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int,
+           coalesce(pg_relation_size(c.reltoastrelid), 0) / current_setting('block_size')::int,
+           CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples::float8 / c.relpages END,
+           pg_relation_filenode(c.oid) IS NOT DISTINCT FROM c.relfilenode
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND (c.oid = %(root)s
+      OR c.oid IN (SELECT relid FROM pg_partition_tree(%(root)s::oid::regclass)))
+    ORDER BY c.oid"""
+
+
+class Heap(NamedTuple):
+    """A table's, or one of its partitions'."""
+
+    oid: int
+    schema: str
+    name: str
+    filenode: int
+    blocks: int
+    toasted: int
+    """Blocks of what stands out of line."""
+    density: float | None
+    """Rows a block; None if it was never analyzed."""
+    current: bool
+    """It is that of the snapshot: pg_class is read under it, but pg_relation_filenode looks at now."""
+
+    def starts(self, density: float) -> range:
+        """The first blocks of its chunks."""
+        held = CHUNK_BLOCKS * self.blocks // max(self.blocks + self.toasted, 1)
+        return range(0, self.blocks, max(1, min(held, int(CHUNK_ROWS / density))))
 
 
 class PostgresRound:
@@ -114,21 +137,21 @@ class PostgresChunkReader:
     def plan(self, relation: Relation) -> Plan:
         with translating(), self._transaction():
             heaps = self._lock(relation)
+            densities = [self._density(h) for h in heaps]
         bounds = [
-            json.dumps({"heap": [schema, name], "from": start, "to": start + CHUNK_BLOCKS})
-            for _, schema, name, _, blocks, *_ in heaps
-            for start in range(0, blocks, CHUNK_BLOCKS)
+            json.dumps({"heap": [h.schema, h.name], "from": start, "to": start + starts.step})
+            for h, starts in zip(heaps, map(Heap.starts, heaps, densities), strict=True)
+            for start in starts
         ]
-        return Plan(bounds, sum(h[5] for h in heaps), _fingerprint(heaps))
+        rows = sum(h.blocks * d for h, d in zip(heaps, densities, strict=True))
+        return Plan(bounds, round(rows), _fingerprint(heaps))
 
     def read(self, relation: Relation, bounds: str, fingerprint: str) -> Iterator[list[bytes]]:
         columns = sql.SQL(", ").join(sql.Identifier(c.name) for c in relation.columns)
         where = json.loads(bounds)
         if "customer" in where:
             return self._copy(relation, columns, condition=_equals(where["customer"]))
-        condition = sql.SQL("ctid >= {} AND ctid < {}").format(
-            f"({where['from']},0)", f"({where['to']},0)"
-        )
+        condition = _blocks(where["from"], where["to"])
         heap = sql.Identifier(*where["heap"])
         return self._copy(relation, columns, heap=heap, condition=condition, expected=fingerprint)
 
@@ -159,7 +182,7 @@ class PostgresChunkReader:
         with translating(), self._transaction():
             heaps = self._lock(relation, expected)
             table: sql.Composable = sql.Identifier(relation.schema, relation.name)
-            if heap is not None or any(h[0] == relation.ident for h in heaps):
+            if heap is not None or any(h.oid == relation.ident for h in heaps):
                 # What inherits from a table is not part of it, as in the publication.
                 table = sql.SQL("ONLY {}").format(heap or table)
             kind = "binary" if relation.format is Format.COPY_BINARY else "text"
@@ -171,14 +194,25 @@ class PostgresChunkReader:
             )
             yield from _copy_out(self._db.pgconn, statement.as_bytes(self._db), relation.format)
 
-    def _lock(self, relation: Relation, expected: str | None = None) -> list[tuple[Any, ...]]:
+    def _density(self, heap: Heap) -> float:
+        """Rows a block: what the server knows, or how it is in the heap's middle."""
+        if heap.density is not None or not heap.blocks:
+            return heap.density or GUESSED_DENSITY
+        start = max(0, (heap.blocks - SAMPLE_BLOCKS) // 2)
+        stop = min(heap.blocks, start + SAMPLE_BLOCKS)
+        name = sql.Identifier(heap.schema, heap.name)
+        query = sql.SQL("SELECT count(*) FROM ONLY {} WHERE {}").format(name, _blocks(start, stop))
+        [[rows]] = self._db.execute(query).fetchall()
+        return rows / (stop - start) or GUESSED_DENSITY
+
+    def _lock(self, relation: Relation, expected: str | None = None) -> list[Heap]:
         """Locks the table and returns its heaps, which stay what they are until the transaction ends.
 
         A table that was rewritten after the snapshot looks empty under it (manual, "Caveats" of
         "Concurrency Control"), and nothing of that is in the log: it can only be read later."""
         name = sql.Identifier(relation.schema, relation.name)
         self._db.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(name))
-        heaps = self._db.execute(_HEAPS, {"root": relation.ident}).fetchall()
+        heaps = [Heap(*h) for h in self._db.execute(_HEAPS, {"root": relation.ident})]
         if expected is not None and _fingerprint(heaps) != expected:
             raise StalePlanError(relation.table)
         row = self._db.execute("SELECT to_regclass(%s)::oid", (name.as_string(),)).fetchone()
@@ -186,7 +220,7 @@ class PostgresChunkReader:
             raise TransientError(
                 f"source: table {relation.table} was made anew while it was being copied"
             )
-        if not all(h[6] for h in heaps):
+        if not all(h.current for h in heaps):
             raise StalePlanError(relation.table)
         return heaps
 
@@ -217,8 +251,13 @@ class _SnapshotTransaction:
             self._db.execute("ROLLBACK" if kind else "COMMIT")
 
 
-def _fingerprint(heaps: Sequence[tuple[Any, ...]]) -> str:
-    return ",".join(f"{h[0]}:{h[3]}" for h in heaps)
+def _fingerprint(heaps: Sequence[Heap]) -> str:
+    return ",".join(f"{h.oid}:{h.filenode}" for h in heaps)
+
+
+def _blocks(start: int, stop: int) -> sql.Composable:
+    """Rows of these blocks."""
+    return sql.SQL("ctid >= {} AND ctid < {}").format(f"({start},0)", f"({stop},0)")
 
 
 def _equals(values: dict[str, str]) -> sql.Composable:
