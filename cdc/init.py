@@ -213,6 +213,11 @@ def _sync(
     yield 'mode = "incremental"'
     yield 'on_error = "stop"'
     yield 'on_unrepresentable = "error"  # or "null", or "text": docs/types.md'
+    if source.url.startswith("postgres"):
+        yield "# How much of its log the source may keep for this sync before `cdc status` says so, and before"
+        yield "# the sync gives up and its slot is dropped, so that the source's disk does not fill:"
+        yield '# log_warning = "10GB"         # the default'
+        yield '# log_limit = "100GB"          # the default is no limit'
     yield ""
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import pytest
 
 from cdc.config import load
+from cdc.config_keys import LOG_WARNING, SyncKeys
 from tests.command import CUSTOMER, Ask, Command, cdc, copy, crm
 from tests.databases import Database
 from tests.servers import MakeServer
@@ -216,6 +217,17 @@ class TestInit:
         assert "FAILED" not in cdc.ok("check").stdout
         cdc.ok("run", "--until-current")
         assert cdc.status()["snapshot"]["rows"] == 5
+
+    def test_every_key_of_a_sync_is_there(self, cdc: Command, crm: Database) -> None:
+        """Those that are not needed as comments, which hold when the `#` is taken away."""
+        printed = cdc.ok("init", crm.url, "sqlite:///copy.db").stdout
+        keys = re.findall(r"^(?:# )?(\w+) = ", printed.partition("[sync.copy]")[2], re.MULTILINE)
+        assert set(keys) == set(SyncKeys.model_fields)
+        cdc.config.write_text(printed)
+        assert load(cdc.config).syncs["copy"].log_limit is None
+        cdc.config.write_text(re.sub(r"^# (log_\w+ = )", r"\1", printed, flags=re.MULTILINE))
+        sync = load(cdc.config).syncs["copy"]
+        assert (sync.log_warning, sync.log_limit) == (LOG_WARNING, 100 * 10**9)
 
     def test_passwords_are_used_and_not_printed(
         self, cdc: Command, make_server: MakeServer
