@@ -59,6 +59,12 @@ class Chunk:
     relation: Relation
     number: int
     blocks: Iterator[list[bytes]]
+    again: bool = False
+    """Other chunks have brought these rows, or will: they are a customer's."""
+
+    def counted(self, rows: int) -> int:
+        """How many of its rows make the table's copy larger."""
+        return 0 if self.again else rows
 
 
 @dataclass(frozen=True, slots=True)

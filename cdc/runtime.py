@@ -60,8 +60,7 @@ class SnapshotProgress:
             tables=len(all_tables),
             rows=sum(t.rows for t in all_tables),
             rows_estimated=sum(
-                max(t.rows, t.rows_estimated) if t.copy is Copy.DONE else t.rows_estimated
-                for t in all_tables
+                t.rows if t.copy in (Copy.REDO, Copy.DONE) else t.rows_estimated for t in all_tables
             ),
         )
 

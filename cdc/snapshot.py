@@ -347,7 +347,8 @@ class Snapshot:
             # Before the chunk, which is struck off with its rows: a kill between them repeats both.
             applier.sweep(relation, reader.keys(relation, only), only, exact_at)
         blocks = self._beating(reader.read(relation, chunk.bounds, state.fingerprint))
-        rows = applier.copy(Chunk(relation, chunk.number, blocks), exact_at)
+        part = Chunk(relation, chunk.number, blocks, again=only is not None)
+        rows = part.counted(applier.copy(part, exact_at))
         with self._lock:
             state.rows += rows
             state.exact_at = exact_at

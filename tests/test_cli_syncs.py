@@ -142,14 +142,16 @@ class TestSyncs:
         assert cdc.status()["checkpoint"] is None
 
 
-def _on_a_terminal(cdc: Command, *arguments: str, answer: bytes = b"") -> tuple[int, str]:
+def _on_a_terminal(
+    cdc: Command, *arguments: str, answer: bytes = b"", term: str = "xterm"
+) -> tuple[int, str]:
     """The exit code, and what a person sees."""
     ours, theirs = pty.openpty()
     seen = b""
     with subprocess.Popen(
         [CDC, *arguments],
         cwd=cdc.directory,
-        env=cdc.environment | {"TERM": "xterm", "COLUMNS": "120"},
+        env=cdc.environment | {"TERM": term, "COLUMNS": "120"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -184,6 +186,14 @@ class TestSnapshot:
         assert re.search(r"INFO copy worker-done pid=\d+ *\r\n", seen)
         assert seen.endswith("copy: 5 rows in 2 tables, exact\r\n")
 
+    def test_on_a_terminal_without_a_cursor(self, cdc: Command, copy: Ask) -> None:
+        """Plain lines."""
+        code, seen = _on_a_terminal(cdc, "snapshot", term="dumb")
+        assert code == 0, seen
+        assert "\x1b" not in seen
+        assert "━" not in seen
+        assert seen.endswith("copy: 5 rows in 2 tables, exact\r\n")
+
     def test_again(self, cdc: Command, copy: Ask) -> None:
         """A sync that has its snapshot gets a new one: what was spoiled on the target is mended."""
         cdc.ok("snapshot")
@@ -201,7 +211,7 @@ class TestSnapshot:
         for spoil in ("DELETE FROM customers", "DELETE FROM contacts"):
             _spoil(cdc, spoil)
         done = cdc.ok("snapshot", "copy", "--table", "contacts")
-        assert done.stderr.endswith("copy: 2 rows in 1 tables, exact\n")
+        assert done.stderr.endswith("copy: 2 rows in 1 table, exact\n")
         assert copy("SELECT count(*) FROM contacts") == [(2,)]
         assert copy("SELECT count(*) FROM customers") == [(0,)]
 
@@ -223,9 +233,11 @@ class TestSnapshot:
         cdc.ok("snapshot")
         for spoil in ("DELETE FROM customers", "DELETE FROM contacts"):
             _spoil(cdc, spoil)
-        cdc.ok("snapshot", "copy", "--customer", "2")
+        done = cdc.ok("snapshot", "copy", "--customer", "2")
+        assert done.stderr.endswith("copy: all rows of customer 2, exact\n")
         assert copy("SELECT id FROM customers") == [(2,)]
         assert copy("SELECT id FROM contacts") == [(20,)]
+        assert cdc.status()["snapshot"]["rows"] == 5, "they are not counted twice"
 
     def test_by_the_running_daemon(self, cdc: Command, copy: Ask) -> None:
         cdc.start("run")

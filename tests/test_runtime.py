@@ -232,13 +232,16 @@ def test_files_of_other_versions_are_read(runtime: Runtime, config: Path) -> Non
 
 
 def test_snapshot_progress_is_that_of_the_slowest_table() -> None:
-    """`done` only when every table is; copied rows beyond an estimate do not make more than all."""
+    """`done` only when every table is; copied rows beyond an estimate do not make more than all, and a table
+    that is through is what was copied of it, whatever was estimated."""
     tables = [TableState("a", Copy.DONE, 120, 100), TableState("b", Copy.PENDING, 0, 50)]
     assert SnapshotProgress.of(tables) == SnapshotProgress("copying", 1, 2, 120, 170)
     tables[1] = TableState("b", Copy.REDO, 50, 50)
     assert SnapshotProgress.of(tables) == SnapshotProgress("redo", 1, 2, 170, 170)
     tables[1] = TableState("b", Copy.DONE, 60, 50)
     assert SnapshotProgress.of(tables) == SnapshotProgress("done", 2, 2, 180, 180)
+    tables[1] = TableState("b", Copy.REDO, 40, 50)
+    assert SnapshotProgress.of(tables) == SnapshotProgress("redo", 1, 2, 160, 160)
     assert SnapshotProgress.of([]) == SnapshotProgress("pending", 0, 0, 0, 0)
 
 

@@ -143,7 +143,7 @@ class MysqlApplier:
                 self._session.execute("ROLLBACK")
                 return 0
             rows = self._copying_of(chunk.relation).write(chunk.blocks)
-            self.state.copied(chunk.relation.table, rows, exact_at)
+            self.state.copied(chunk.relation.table, chunk.counted(rows), exact_at)
             faults.point("chunk-written")
             self._commit()
             faults.point("chunk-committed")

@@ -164,7 +164,7 @@ class PostgresApplier:
                 self._session.execute("ROLLBACK")
                 return 0
             rows = self._copying_of(chunk.relation).write(chunk.blocks)
-            self.state.copied(chunk.relation.table, rows, exact_at)
+            self.state.copied(chunk.relation.table, chunk.counted(rows), exact_at)
             faults.point("chunk-written")
             self._commit()
             faults.point("chunk-committed")

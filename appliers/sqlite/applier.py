@@ -147,7 +147,7 @@ class SqliteApplier:
             for block in chain([first] if first else [], chunk.blocks):
                 writer.put(target, target.rows(block), redo=True)
                 rows += len(block)
-            self.state.copied(table, rows, exact_at)
+            self.state.copied(table, chunk.counted(rows), exact_at)
             faults.point("chunk-written")
             db.execute("COMMIT")
         faults.point("chunk-committed")

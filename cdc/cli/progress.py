@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from cdc.cli.words import say
-from cdc.runtime import Live
+from cdc.runtime import Live, SnapshotProgress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -31,7 +31,7 @@ class Shown(Protocol):
 @contextmanager
 def progress() -> Iterator[Shown]:
     """For the time of a copy."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield Lines()
         return
     with Bars() as bars:
@@ -39,13 +39,16 @@ def progress() -> Iterator[Shown]:
 
 
 class Rate:
-    """Rows a second, and how long the rest will take."""
+    """Rows a second, once the copies that there are are known."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, int]] = []
 
-    def see(self, rows: int, now: float) -> float | None:
-        """The rate of late; None until there is one."""
+    def see(self, at: SnapshotProgress, now: float) -> float | None:
+        """The rate of late; None until there is one. What was copied before is no part of it."""
+        if not at.tables:  # nobody knows yet what was copied before
+            return None
+        rows = at.rows
         if self._seen and rows < self._seen[-1][1]:
             self._seen.clear()
         self._seen.append((now, rows))
@@ -65,7 +68,7 @@ class Lines:
     def __call__(self, lives: Sequence[Live]) -> None:
         now = time.monotonic()
         for live in lives:
-            rate = self._rates.setdefault(live.name, Rate()).see(live.snapshot.rows, now)
+            rate = self._rates.setdefault(live.name, Rate()).see(live.snapshot, now)
             if now >= self._said.setdefault(live.name, now - EVERY + 1) + EVERY:
                 self._said[live.name] = now
                 say(line(live, rate))
@@ -132,7 +135,7 @@ class Bars:
             if live.name not in self._bars:
                 self._bars[live.name] = self._progress.add_task(live.name, words="", total=None)
             at = live.snapshot
-            rate = self._rates.setdefault(live.name, Rate()).see(at.rows, time.monotonic())
+            rate = self._rates.setdefault(live.name, Rate()).see(at, time.monotonic())
             words = f"{at.rows:,} rows" + (f", {rate:,.0f} rows/s" if rate else "")
             words += f", {at.tables_done}/{at.tables} tables" if at.tables else ""
             total = max(at.rows, at.rows_estimated) or None

@@ -72,7 +72,7 @@ def run(
         )
         return code
     for wish in (*idle, *running):
-        say(_done(wish))
+        say(_done(wish, customers))
     return 0
 
 
@@ -186,10 +186,13 @@ def _is_done(state: State, wish: Wish) -> bool:
     )
 
 
-def _done(wish: Wish) -> str:
+def _done(wish: Wish, customers: Sequence[str]) -> str:
+    if customers:
+        return f"{wish.sync.name}: all rows of customer {', '.join(customers)}, exact"
     with _state(wish.sync) as state:
         tables = [t for t in state.tables().values() if not wish.wanted or t.table in wish.wanted]
-    return f"{wish.sync.name}: {sum(t.rows for t in tables):,} rows in {len(tables)} tables, exact"
+    where = f"{len(tables)} table{'s' if len(tables) != 1 else ''}"
+    return f"{wish.sync.name}: {sum(t.rows for t in tables):,} rows in {where}, exact"
 
 
 @contextmanager
