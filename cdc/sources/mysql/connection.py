@@ -24,6 +24,7 @@ OLDEST: Final[dict[str, tuple[int, int]]] = {"mysql": (8, 0), "mariadb": (10, 6)
 SETTINGS: Final[dict[str, str]] = {
     # How values are printed: no padded CHAR, no other meaning of quotes and backslashes.
     "sql_mode": "''",
+    "sql_quote_show_create": "1",
     "time_zone": "'+00:00'",
     "tx_isolation": "'REPEATABLE-READ'",
     "transaction_isolation": "'REPEATABLE-READ'",
