@@ -87,7 +87,7 @@ def arguments(url: str, password: str | None) -> dict[str, Any]:
         raise PermanentError(
             "expected a URL such as mysql://user@host:3306/database, got one without"
             f" {'a database' if match else 'its form'}",
-            "correct the URL in the configuration",
+            "correct the URL",
         )
     given = _parameters(match["query"] or "")
     user, _, secret = (match["user"] or "").partition(":")
@@ -121,7 +121,7 @@ def _parameters(query: str) -> dict[str, str]:
         if name not in PARAMETERS:
             raise PermanentError(
                 f"the URL has the parameter {name}, expected one of {', '.join(PARAMETERS)}",
-                "correct the URL in the configuration",
+                "correct the URL",
             )
         found[name] = unquote(value)
     return found
@@ -133,7 +133,7 @@ def _seconds(text: str | None) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 3600:
         raise PermanentError(
             "the URL's connect-timeout is not a number of seconds from 1 to 3600",
-            "correct the URL in the configuration",
+            "correct the URL",
         )
     return int(text)
 
@@ -145,7 +145,7 @@ def _tls(given: Mapping[str, str]) -> dict[str, Any]:
     if mode not in SSL_MODES:
         raise PermanentError(
             f"the URL's ssl-mode is none of {', '.join(SSL_MODES)}",
-            "correct the URL in the configuration",
+            "correct the URL",
         )
     if mode == "disabled":
         return {"ssl_disabled": True}

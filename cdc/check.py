@@ -29,11 +29,16 @@ class Checked(NamedTuple):
 def check(config: Config, sync: Sync) -> Iterator[Checked]:
     """The findings of one sync: its source, what a customer is, its target. Raises no SyncError: what
     cannot be looked at is a finding too. Changes nothing."""
-    source = source_for(sync.source.url, sync.source.password, sync.name)
+    relations: tuple[Relation, ...] = ()
     try:
-        relations = yield from _source(source, sync, config.customer)
-    finally:
-        source.close()
+        source = source_for(sync.source.url, sync.source.password, sync.name)
+    except SyncError as e:
+        yield Checked(f"source {sync.source.name}", _failed("connection", e))
+    else:
+        try:
+            relations = yield from _source(source, sync, config.customer)
+        finally:
+            source.close()
     for finding in _target(sync, relations):
         yield Checked(f"target {sync.target.name}", finding)
 

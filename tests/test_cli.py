@@ -180,6 +180,43 @@ class TestCheck:
         assert "copy, target copy: " in done.stdout
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.parametrize(
+        ("url", "said"),
+        [
+            (
+                "postgresql://cdc:hunter3@h/crm?sslmod=require",
+                "the URL has the parameter sslmod, expected one of libpq's",
+            ),
+            (
+                "postgresql://cdc:hunter3@h:port/crm",
+                "got one that libpq does not read: its port is no number",
+            ),
+            (
+                "postgresql://cdc:hunter3@h/crm?sslpassword=hunter%4",
+                "got one that libpq does not read: invalid percent-encoded token",
+            ),
+            (
+                "mysql://cdc:hunter3@h/crm?sslmode=require",
+                "the URL has the parameter sslmode, expected one of ssl-mode, ",
+            ),
+        ],
+    )
+    def test_a_url_that_cannot_be_read(self, cdc: Command, url: str, said: str) -> None:
+        """Is a line of check at either end, and an error of init; a sync ends by it instead of starting again
+        for ever. None shows a secret."""
+        cdc.configure(url, url.replace("/crm", "/copy"), more=CUSTOMER)
+        checked = cdc.run("check").stdout
+        for end in ("source crm", "target copy"):
+            [line] = [x for x in checked.splitlines() if f"FAILED copy, {end}: connection: " in x]
+            assert said in line
+        done = cdc.run("run", timeout=30)
+        assert done.returncode == 1
+        asked = cdc.run("init", url, "sqlite:///copy.db")
+        for text in (done.stderr, asked.stderr, cdc.run("status").stdout):
+            assert said in text
+            assert "hunter" not in text + checked
+            assert "Traceback" not in text
+
     def test_a_wrong_password(self, cdc: Command, make_server: MakeServer) -> None:
         server = make_server(password="right")
         url = server.url("postgres").replace("right", "hunter3")

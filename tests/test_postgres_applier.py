@@ -1004,8 +1004,8 @@ def _told(found: Sequence[Finding], subject: str, level: str) -> Finding:
     [
         ("postgresql://u:geheim@127.0.0.1:1/x", TransientError, "cannot connect"),
         ("postgresql://u:geheim@no-such-host.invalid/x", TransientError, "cannot connect"),
-        ("postgresql://u:geheim@[::1/x", PermanentError, "URL cannot be read"),
-        ("postgresql://u:geheim@127.0.0.1/x?sslmood=1", PermanentError, "URL cannot be read"),
+        ("postgresql://u:geheim@[::1/x", PermanentError, "libpq does not read"),
+        ("postgresql://u:geheim@127.0.0.1/x?sslmood=1", PermanentError, "the parameter sslmood"),
     ],
 )
 def test_unreachable_targets(url: str, kind: type[SyncError], message: str) -> None:

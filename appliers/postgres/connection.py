@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict
 
 from appliers.postgres.errors import translated
+from appliers.postgres_url import parameters
 
 SETTINGS: Final = {
     "DateStyle": "ISO, MDY",
@@ -84,7 +84,7 @@ class Session:
     def __init__(self, url: str, password: str | None, application: str) -> None:
         """Connects. Raises TransientError or PermanentError."""
         with translated(connecting=True):
-            given = conninfo_to_dict(url)
+            given = parameters(url)
             options: dict[str, Any] = {k: v for k, v in OURS.items() if k not in given}
             if password is not None:
                 options["password"] = password

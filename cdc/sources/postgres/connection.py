@@ -12,6 +12,7 @@ from psycopg import conninfo, pq
 from psycopg.rows import tuple_row
 
 from appliers.errors import SyncError, TransientError
+from appliers.postgres_url import parameters
 from cdc.sources.postgres.errors import translated
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -46,7 +47,7 @@ INTERRUPT_EVERY = 0.2
 
 def source_conninfo(url: str, password: str | None, application: str, **more: str) -> str:
     """A libpq connection string with our settings; those of the URL's own `options` come first."""
-    given = conninfo.conninfo_to_dict(url)
+    given = parameters(url)
     settings = dict(SETTINGS)
     if "replication" in more:
         settings["wal_sender_timeout"] = str(int(WAL_SENDER_TIMEOUT * 1000))
