@@ -1005,6 +1005,17 @@ def _told(found: Sequence[Finding], subject: str, level: str) -> Finding:
         ("postgresql://u:geheim@127.0.0.1:1/x", TransientError, "cannot connect"),
         ("postgresql://u:geheim@no-such-host.invalid/x", TransientError, "cannot connect"),
         ("postgresql://u:geheim@[::1/x", PermanentError, "libpq does not read"),
+        (
+            "postgresql://u:geheim@127.0.0.1:1/x?sslmode=nope",
+            PermanentError,
+            "invalid sslmode value",
+        ),
+        ("postgresql://u:geheim@h/x?connect_timeout=x", PermanentError, "bad value for connect"),
+        (
+            "postgresql://u:geheim@127.0.0.1:1/x?keepalives=x",
+            PermanentError,
+            "invalid integer value",
+        ),
         ("postgresql://u:geheim@127.0.0.1/x?sslmood=1", PermanentError, "the parameter sslmood"),
     ],
 )

@@ -505,6 +505,27 @@ def test_no_slot_and_no_walsender_left(
     stream.close()
 
 
+@pytest.mark.parametrize(
+    ("option", "said", "hint"),
+    [
+        ("sslmode=nope", "invalid sslmode value", "correct the options in the source's URL"),
+        ("connect_timeout=x", "bad value for connect", "correct the options in the source's URL"),
+        ("keepalives=x", "invalid integer value", "correct the options in the source's URL"),
+        (
+            "sslmode=require",
+            "does not support SSL",
+            "correct sslmode or sslrootcert in the source's",
+        ),
+    ],
+)
+def test_options_that_cannot_work(source_db: Database, option: str, said: str, hint: str) -> None:
+    """Are for the user to correct: no waiting makes them right."""
+    kind, text, tried = failure(source_db, start, f"{source_db.url}?{option}")
+    assert kind is PermanentError
+    assert said in text
+    assert tried.startswith(hint)
+
+
 @on_every_source
 def test_roles_that_may_not(source_db: Database) -> None:
     """A role without REPLICATION, or without grants, is told so, with what is missing."""

@@ -42,13 +42,19 @@ def _permanent(hint: str) -> Verdict:
 LOST: Final = _transient("see that the target is up and reachable; it is tried again until it is")
 
 _OTHER: Final = "08OTH"
-"""A code of our own: the server has none for not being one."""
+_TLS: Final = "08TLS"
+_URL: Final = "08URL"
+"""Codes of our own, for what the server has none of."""
 
 VERDICTS: Final = {
     "08": LOST,
     _OTHER: _permanent(
         "correct host and port of the target's URL: what answers there is not PostgreSQL"
     ),
+    _TLS: _permanent(
+        "correct sslmode or sslrootcert in the target's URL, or the server's certificate"
+    ),
+    _URL: _permanent("correct the options in the target's URL"),
     "0A": _permanent(
         "the target's server cannot do this: see its version and the kind of the table"
     ),
@@ -107,10 +113,13 @@ CONNECT: Final = (
     ('role "', "28"),
     ('database "', "3D000"),
     ("permission denied", "42501"),
-    ("certificate", "28"),
-    ("does not support SSL", "28"),
+    ("certificate", _TLS),
+    ("does not support SSL", _TLS),
     ("invalid response to SSL negotiation", _OTHER),
     ("expected authentication request", _OTHER),
+    ("invalid sslmode value", _URL),
+    ("invalid integer value", _URL),
+    ("bad value for", _URL),
     ("too many", "53300"),
     ("connection slots", "53300"),
 )
@@ -194,11 +203,6 @@ def _said(error: psycopg.Error, sqlstate: str) -> str:
 
 def _of_connect(error: psycopg.Error) -> SyncError:
     text = _line(str(error))
-    if isinstance(error, psycopg.ProgrammingError):
-        # libpq quotes the URL in it, with the password.
-        return PermanentError(
-            "the target's URL cannot be read", "expected postgresql://user@host:port/database"
-        )
     for words, sqlstate in CONNECT:
         if words in text:
             kind, hint = verdict(sqlstate)

@@ -9,7 +9,7 @@ import psycopg
 
 from appliers.errors import PermanentError, SyncError, TransientError
 
-_REPLICATION, _WALSENDERS, _OTHER = "28REP", "53WAL", "08OTH"
+_REPLICATION, _WALSENDERS, _OTHER, _TLS, _URL = "28REP", "53WAL", "08OTH", "08TLS", "08URL"
 """SQLSTATEs of our own, for what the server has none of that says enough."""
 
 TRANSIENT: Final[dict[str, str]] = {
@@ -35,6 +35,8 @@ PERMANENT: Final[dict[str, str]] = {
     _REPLICATION: "ALTER ROLE … REPLICATION: `cdc check` prints it in full",
     "3D000": "correct the database's name in the URL",
     _OTHER: "correct host and port of the source's URL: what answers there is not PostgreSQL",
+    _TLS: "correct sslmode or sslrootcert in the source's URL, or the server's certificate",
+    _URL: "correct the options in the source's URL",
     "42501": "run `cdc check`: it prints the grants that are missing",
     "55000": "run `cdc check`: it says whether wal_level or the slot's lost log is the reason",
     "42704": "run `cdc check`; if the slot or publication was dropped, `cdc snapshot` copies everything again",
@@ -56,7 +58,8 @@ _CONNECT: Final = tuple(
             "must be superuser or replication role|permission denied to start WAL sender",
             _REPLICATION,
         ),
-        ("server does not support SSL|certificate", "28000"),
+        ("server does not support SSL|certificate", _TLS),
+        (r"invalid \w+ value|^bad value for", _URL),
         ("the database system is", "57P03"),
         ("number of requested standby connections exceeds", _WALSENDERS),
         ("invalid response to SSL negotiation|expected authentication request", _OTHER),
