@@ -37,9 +37,9 @@ class MysqlFacts:
         self, relations: Sequence[Relation], role: str | None, syncs: Sequence[str]
     ) -> Iterator[str]:
         to = _account(None if self.superuser else role)
-        if self.superuser:
-            yield f"-- {self.superuser} may do everything and needs none of this; a user of its own is safer:"
         yield from self._settings()
+        if self.superuser:
+            yield f"-- {self.superuser} may do everything and needs no grant; a user of its own is safer:"
         yield f"CREATE USER {to} IDENTIFIED BY '...';   -- or ALTER USER, if it is there"
         if self.server.flavour == "mariadb":
             yield f"GRANT REPLICATION SLAVE, BINLOG MONITOR ON *.* TO {to};   -- to read the log"

@@ -70,12 +70,12 @@ class PostgresFacts:
     ) -> Iterator[str]:
         """None of it a superuser's rights."""
         to = _name("cdc" if self.almighty or role is None else role)
-        if self.almighty:
-            yield f"-- {self.role} is a superuser and needs none of this; a role of its own is safer:"
         if self.wal_level == "logical":
             yield "-- wal_level is logical already"
         else:
             yield f"ALTER SYSTEM SET wal_level = logical;   -- is {self.wal_level}; needs a restart"
+        if self.almighty:
+            yield f"-- {self.role} is a superuser and needs no grant; a role of its own is safer:"
         yield f"CREATE ROLE {to} LOGIN REPLICATION PASSWORD '...';   -- or ALTER ROLE, if it is there"
         yield f"GRANT CREATE ON DATABASE {_name(self.database)} TO {to};   -- to make the publication"
         for schema in _schemas(relations):

@@ -61,6 +61,7 @@ def test_from_mysql_to_every_target(
     assert '    # "settings",\n' in printed
     assert f'    # "{source.name}.keyless" has no usable key' in printed
     assert "log_limit" not in printed
+    assert "-- root may do everything and needs no grant" in printed
     assert 'GRANT USAGE, CREATE ON SCHEMA "public"' in printed
     assert "FAILED" not in cdc.ok("check").stdout
     cdc.ok("run", "--until-current")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from appliers.errors import SyncError
 from cdc.cli.app import Usage, app, explain
@@ -22,6 +23,9 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command; gives its exit code. What a user is meant to read never comes as a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A name that a terminal cannot show is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(args=list(arguments), prog_name="cdc", standalone_mode=False)
         sys.stdout.flush()

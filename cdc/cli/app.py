@@ -155,7 +155,8 @@ def init(
     """Print a commented configuration, and the SQL grants it needs."""
     from cdc.init import configuration
 
-    sys.stdout.write(configuration(source, targets))
+    # TOML is UTF-8, whatever the terminal is.
+    sys.stdout.buffer.write(configuration(source, targets).encode())
     return 0
 
 
@@ -366,9 +367,7 @@ def _agreed(config: Config, sync: str) -> bool:
     from cdc.control import kept
 
     if not sys.stdin.isatty():
-        raise typer.BadParameter(
-            "drop asks before it removes anything, and here is nobody to ask: add --yes"
-        )
+        raise Usage("drop asks before it removes anything, and here is nobody to ask: add --yes")
     at = config.syncs[sync]
     say(
         f"This removes {kept(at)}. The rows on {at.target.name} stay. A later `cdc run` copies every table again."
