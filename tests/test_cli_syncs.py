@@ -145,7 +145,7 @@ class TestSyncs:
 
 
 def _on_a_terminal(
-    cdc: Command, *arguments: str, answer: bytes = b"", term: str = "xterm"
+    cdc: Command, *arguments: str, answer: bytes = b"", term: str = "xterm", columns: int = 120
 ) -> tuple[int, str]:
     """The exit code, and what a person sees."""
     ours, theirs = pty.openpty()
@@ -153,7 +153,7 @@ def _on_a_terminal(
     with subprocess.Popen(
         [CDC, *arguments],
         cwd=cdc.directory,
-        env=cdc.environment | {"TERM": term, "COLUMNS": "120"},
+        env=cdc.environment | {"TERM": term, "COLUMNS": str(columns)},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -187,6 +187,14 @@ class TestSnapshot:
         assert "2/2 tables" in seen
         assert re.search(r"INFO copy worker-done pid=\d+ *\r\n", seen)
         assert seen.endswith("copy: 5 rows in 2 tables, exact\r\n")
+
+    def test_on_a_narrow_terminal(self, cdc: Command, copy: Ask) -> None:
+        """The sync's name is whole, and so is what is said of it."""
+        code, seen = _on_a_terminal(cdc, "snapshot", columns=30)
+        assert code == 0, seen
+        assert "…" not in seen
+        assert re.search(r"\rcopy +━", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", seen))
+        assert "tables" in seen
 
     def test_on_a_terminal_without_a_cursor(self, cdc: Command, copy: Ask) -> None:
         """Plain lines."""
@@ -251,6 +259,20 @@ class TestSnapshot:
         _spoil(cdc, "DELETE FROM contacts")
         cdc.ok("snapshot", "--customer", "1")
         assert copy("SELECT id FROM contacts") == [(10,)]
+
+    def test_leaving_the_running_daemon_alone(self, cdc: Command, copy: Ask, crm: Database) -> None:
+        """Ctrl-C ends the watching, which is said, and not the copy."""
+        cdc.start("run")
+        wait_until(lambda: cdc.status()["state"] == "streaming", message=cdc.said("run"))
+        _spoil(cdc, "DELETE FROM contacts")
+        with crm.connect() as application:
+            application.execute("BEGIN; LOCK TABLE contacts IN ACCESS EXCLUSIVE MODE")
+            watching = cdc.start("snapshot", "--table", "contacts")
+            wait_until(lambda: "daemon copies" in cdc.said("snapshot"), message="it watches")
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(10) == 130
+        assert cdc.said("snapshot").endswith("copy: the running daemon goes on with the copy\n")
+        wait_until(lambda: copy("SELECT count(*) FROM contacts") == [(2,)], message="it is copied")
 
     def test_a_failed_sync_of_a_running_daemon(
         self, cdc: Command, copy: Ask, crm: Database

@@ -98,13 +98,15 @@ class Bars:
         # Rich is for terminals: nothing else should wait for it or hold it.
         from rich.console import Console  # noqa: PLC0415
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+        from rich.table import Column  # noqa: PLC0415
 
         self._terminal = os.fdopen(os.dup(2), "w")
         self._console = Console(file=self._terminal)
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[words]}"),
+            BarColumn(min(40, self._console.width // 4)),
+            # Takes several lines where the terminal is narrow, before names are cut.
+            TextColumn("{task.fields[words]}", table_column=Column(no_wrap=False)),
             TimeRemainingColumn(),
             console=self._console,
             redirect_stdout=False,

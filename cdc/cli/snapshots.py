@@ -64,7 +64,11 @@ def run(
             names = [wish.sync.name for wish in idle]
             code = daemon.run(config.path, names, copy_only=True, shown=shown)
         for wish in running:
-            _follow(config, wish, shown)
+            try:
+                _follow(config, wish, shown)
+            except KeyboardInterrupt:
+                say(f"{wish.sync.name}: the running daemon goes on with the copy")
+                raise
     if code:
         fail(
             "not everything was copied",
