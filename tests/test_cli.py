@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from typing import Final
 
 import pytest
 
 from cdc.config import load
 from cdc.config_keys import LOG_WARNING, SyncKeys
-from tests.command import CUSTOMER, Ask, Command, cdc, copy, crm
+from tests.command import CDC, CUSTOMER, Ask, Command, cdc, copy, crm
 from tests.databases import Database
 from tests.servers import MakeServer
 
@@ -71,6 +72,27 @@ class TestWords:
         loaded = cdc.ok("--help").stderr
         for name in ("pydantic", "psycopg", "rich", "sqlglot"):
             assert f" {name}\n" not in loaded
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["status"]])
+    def test_output_that_cannot_be_written(self, cdc: Command, arguments: list[str]) -> None:
+        """A full disk is told in one line; a closed output is nothing to tell."""
+        cdc.configure("postgresql://h/crm", "sqlite:///copy.db", more=CUSTOMER)
+        cdc.environment["CDC"] = CDC
+        for redirection, said in (
+            (">/dev/full", "Error: No space left on device\n"),
+            (">&-", ""),
+            ("| true", ""),
+        ):
+            done = subprocess.run(
+                ["/bin/sh", "-c", f'"$CDC" {" ".join(arguments)} {redirection}'],
+                cwd=cdc.directory,
+                env=cdc.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert "Traceback" not in done.stderr
+            assert (done.stdout, done.stderr.partition("Error: copy ")[0]) == ("", said)
 
     def test_version(self, cdc: Command) -> None:
         assert cdc.ok("--version").stdout.startswith("cdc 0.")

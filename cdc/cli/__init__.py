@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from pathlib import Path
 
 from appliers.errors import SyncError
 from cdc.cli.app import Usage, app, explain
@@ -18,6 +19,12 @@ from cdc.cli.words import fail
 
 def main() -> None:
     """The entry point of the command."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # A shell's `>&-` closes one: Python has None in its place, and the daemon would have a file of its own.
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115 - for as long as we run
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -37,8 +44,11 @@ def run(arguments: Sequence[str]) -> int:
         return getattr(e, "exit_code", 1)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain again when it closes stdout.
+    except OSError as e:
+        # Whoever read our output has seen enough, or a disk is full.
+        if not isinstance(e, BrokenPipeError):
+            fail(f"{e.filename}: {e.strerror}" if e.filename else str(e.strerror or e))
+        # Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     return int(code or 0)
