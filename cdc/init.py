@@ -57,6 +57,8 @@ def configuration(source_url: str, target_urls: Sequence[str]) -> str:
         raise ConfigError(
             f"SOURCE_URL: expected one of {known}, found {source.url.partition(':')[0]}://"
         )
+    if any(place(target.url) == place(source.url) for target in targets):
+        raise ConfigError("TARGET_URL: expected another database than the source")
     catalog, server, facts = _look(source)
     if not catalog.relations:
         raise PermanentError(

@@ -368,6 +368,10 @@ class TestInit:
             (["nonsense", "sqlite:///x.db"], "SOURCE_URL: expected a URL such as postgresql://"),
             (["sqlite:///x.db", "sqlite:///y.db"], "SOURCE_URL: expected one of postgresql://"),
             (["postgresql://h/crm", "orcl://h/x"], "TARGET_URL: expected one of postgresql://"),
+            (
+                ["postgresql://h/crm", "sqlite:///x.db", "postgresql://me@h:5432/crm"],
+                "TARGET_URL: expected another database than the source",
+            ),
         ],
     )
     def test_wrong_urls(self, cdc: Command, urls: list[str], said: str) -> None:
