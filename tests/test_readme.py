@@ -269,7 +269,8 @@ def copies(script: str, folder: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 FAILED" in done.stderr
-    assert re.search(r"^copy +stopped +0\.0 s, .* done, 2 rows$", done.stdout, re.MULTILINE)
+    # The source's own housekeeping may be in its log since; nobody who is stopped can tell it from changes.
+    assert re.search(r"^copy +stopped +\d+\.\d s, .* done, 2 rows$", done.stdout, re.MULTILINE)
 
 
 def follows(stays: str, db: psycopg.Connection[Any], folder: Path) -> None:
