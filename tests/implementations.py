@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,3 +21,17 @@ def compiled(module: str, name: str) -> Any:
             pytest.fail(missing)
         pytest.skip(missing)
     return found
+
+
+def in_both(holder: ModuleType, name: str, module: str) -> Any:
+    """An autouse fixture with which a test module runs twice: with what `holder` has taken from a module
+    in C, and without."""
+
+    @pytest.fixture(scope="module", params=["c", "python"], autouse=True)
+    def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            part = compiled(module, name.lstrip("_")) if request.param == "c" else None
+            patch.setattr(holder, name, part)
+            yield
+
+    return implementation

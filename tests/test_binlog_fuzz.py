@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliers.errors import SyncError
-from cdc.sources.mysql import codes, table_map
+from cdc.sources.mysql import codes, images, table_map
 from cdc.sources.mysql.errors import ProtocolError
 from cdc.sources.mysql.gtid import parse_gtids
 from cdc.sources.mysql.position import BinlogPosition
@@ -33,8 +33,11 @@ from tests.binlog_events import (
     recorded,
 )
 from tests.binlog_types import TYPES
+from tests.implementations import in_both
 from tests.mysql_databases import MysqlDatabase
 from tests.pieces import changes_in
+
+implementation = in_both(images, "_Lines", "cdc.sources.mysql._rows")
 
 KINDS: list[tuple[int, tuple[int, int]]] = [
     *(

@@ -34,7 +34,10 @@ from tests.binlog_events import (
     recorded,
 )
 from tests.binlog_types import EXACT, TYPES, Type
+from tests.implementations import in_both
 from tests.mysql_databases import MysqlDatabase
+
+implementation = in_both(images, "_Lines", "cdc.sources.mysql._rows")
 
 SESSION: Final = (
     "SET time_zone = '+00:00', sql_mode = 'ALLOW_INVALID_DATES', foreign_key_checks = 0;"

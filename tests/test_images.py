@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import example, given
@@ -31,7 +31,7 @@ from appliers.images import (
 )
 from appliers.lines import split
 from tests.databases import Database
-from tests.implementations import compiled
+from tests.implementations import in_both
 
 # What text escapes, what binary lengths look like, and the kinds that pgoutput puts before values.
 PIECES = st.sampled_from(
@@ -60,15 +60,7 @@ FORMATS = st.sampled_from(Format)
 MAY_HAVE_GAPS = (Format.PGOUTPUT_TEXT, Format.PGOUTPUT_BINARY, Format.LINE)
 
 
-@pytest.fixture(scope="module", params=["c", "python"], autouse=True)
-def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Both promise the same."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "python":
-            patch.setattr(images_module, "_Columns", None)
-        else:
-            patch.setattr(images_module, "_Columns", compiled("appliers._images", "Columns"))
-        yield
+implementation = in_both(images_module, "_Columns", "appliers._images")
 
 
 def copy_row(

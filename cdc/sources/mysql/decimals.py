@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cdc.sources.mysql.errors import ProtocolError
-from cdc.sources.mysql.pieces import Code
+from cdc.sources.mysql.pieces import Code, Native
 from cdc.sources.mysql.table_map import LoggedColumn
 
 BYTES: Final = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
@@ -98,9 +98,10 @@ def decimal_code(column: LoggedColumn) -> Code:
         f"if {{v}}w >= {10 ** sum(before)} or {{v}}f >= {10 ** sum(behind)}:",
         "    raise ValueError",
     )
-    if scale:
-        return Code(("{v}", "{v}w", "{v}f"), b"%%b%%d.%%0%dd" % scale, letters, ">", read)
-    return Code(("{v}", "{v}w"), b"%b%d", letters, ">", read)
+    native = Native("decimal", size(precision, scale), scale, precision - scale)
+    form = b"%%b%%d.%%0%dd" % scale if scale else b"%b%d"
+    values = ("{v}", "{v}w", "{v}f") if scale else ("{v}", "{v}w")
+    return Code(values, form, letters, ">", read, native=native)
 
 
 def _joined(parts: Sequence[str], digits: Sequence[int]) -> str:

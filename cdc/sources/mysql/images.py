@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from appliers.extension import extension
 from appliers.lines import GAP, NULL, escape
-from cdc.sources.mysql.pieces import Code
+from cdc.sources.mysql.pieces import Code, Native
+
+if TYPE_CHECKING:
+    from cdc.sources.mysql._rows import Lines
 
 Row = Callable[[bytes, int], tuple[bytes, int, int]]
 """From an event's body and a position in it: the row's line, where the row ends, and how many
 backslashes the line has if no value needed escaping."""
+
+_Lines: type[Lines] | None = extension("cdc.sources.mysql._rows", "Lines")
+
+ABSENT: Final = Native("year", 1)
+"""Of a column that the log does not carry: whatever it is, nothing is read."""
 
 MOST: Final = 32
 """Patterns of NULLs for which a function of their own is made: 0.1 ms for each column."""
@@ -48,6 +57,17 @@ class Images:
         """Of the bitmap of NULLs that stands before each row."""
         self.text = any(columns[i].text and present[i] for i in self._wanted)
         """Whether anything in a line could have to be escaped."""
+        self.compiled = self._native()
+        """What reads whole events in C; None where it cannot read a column or was not built."""
+
+    def _native(self) -> Lines | None:
+        columns = []
+        for index, (code, here) in enumerate(zip(self._columns, self._present, strict=True)):
+            native = code.native if here else ABSENT
+            if native is None:
+                return None
+            columns.append((here, index in self._wanted, *native))
+        return None if _Lines is None else _Lines(tuple(columns))
 
     def row(self, nulls: bytes) -> Row:
         """The function for rows with these NULLs."""

@@ -7,11 +7,25 @@ for it, `{v}` is a variable of its own, other names in braces stand for the obje
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 FULL_METADATA: Final = (
     "SET GLOBAL binlog_row_metadata = 'FULL'; then `cdc snapshot` copies everything again"
 )
+
+
+class Native(NamedTuple):
+    """How `_rows.c` reads the value."""
+
+    kind: str
+    size: int
+    """Its bytes; for `text`, `hex` and `call` the bytes of the length that stands before it."""
+    more: int = 0
+    """integer: 1 if it is signed; decimal: digits behind the point; times: digits of a fraction."""
+    digits: int = 0
+    """decimal: digits before the point; timestamp: 1 if it is little-endian."""
+    object: Any = None
+    """call: the function from the bytes to the text; labels: the texts by number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +46,5 @@ class Code:
     names: dict[str, Any] = field(default_factory=dict)
     text: bool = False
     """Whether the (only) value can hold what a line has to escape."""
+    native: Native | None = None
+    """None: the rows of a table that has the column are read in Python."""

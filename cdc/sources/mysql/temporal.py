@@ -14,7 +14,7 @@ from typing import Final
 
 from cdc.sources.mysql import codes
 from cdc.sources.mysql.errors import ProtocolError
-from cdc.sources.mysql.pieces import Code
+from cdc.sources.mysql.pieces import Code, Native
 from cdc.sources.mysql.table_map import LoggedColumn
 
 _EPOCH: Final = date(1970, 1, 1).toordinal()
@@ -182,9 +182,8 @@ def datetime_code(column: LoggedColumn) -> Code:
         "seconds": SECONDS,
     }
     clock = ("{days}[{0} << 15 | {1} >> 17]", "{minutes}[{1} >> 6 & 2047]", "{seconds}[{1} & 63]")
-    return Code(
-        (*clock, *values), b"%b%b%b" + form, "BI" + _FRACTIONS[digits], ">", read, (), names
-    )
+    slots, native = "BI" + _FRACTIONS[digits], Native("datetime", 5 + (digits + 1) // 2, digits)
+    return Code((*clock, *values), b"%b%b%b" + form, slots, ">", read, names=names, native=native)
 
 
 def timestamp_code(column: LoggedColumn) -> Code:
@@ -204,9 +203,9 @@ def timestamp_code(column: LoggedColumn) -> Code:
         "{seconds}[{0} % 60]",
     )
     order = "<" if column.type == codes.TIMESTAMP else ">"
-    return Code(
-        (*clock, *values), b"%b%b%b" + form, "I" + _FRACTIONS[digits], order, read, (), names
-    )
+    slots = "I" + _FRACTIONS[digits]
+    native = Native("timestamp", 4 + (digits + 1) // 2, digits, int(order == "<"))
+    return Code((*clock, *values), b"%b%b%b" + form, slots, order, read, names=names, native=native)
 
 
 def time_code(column: LoggedColumn) -> Code:
@@ -215,10 +214,21 @@ def time_code(column: LoggedColumn) -> Code:
     def text(stored: bytes) -> bytes:
         return time_text(stored, digits)
 
-    return Code(("{time}({0})",), slots=f"{3 + (digits + 1) // 2}s", names={"time": text})
+    size = 3 + (digits + 1) // 2
+    native = Native("time", size, digits)
+    return Code(("{time}({0})",), slots=f"{size}s", names={"time": text}, native=native)
 
 
-DATE_CODE: Final = Code(("{dates}[{1} << 16 | {0}]",), b"%b", "HB", "<", names={"dates": DATES})
-YEAR_CODE: Final = Code(("{years}[{0}]",), slots="B", names={"years": YEARS})
+DATE_CODE: Final = Code(
+    ("{dates}[{1} << 16 | {0}]",),
+    b"%b",
+    "HB",
+    "<",
+    names={"dates": DATES},
+    native=Native("date", 3),
+)
+YEAR_CODE: Final = Code(
+    ("{years}[{0}]",), slots="B", names={"years": YEARS}, native=Native("year", 1)
+)
 _OLD_TIME: Final = Code(("{time}({1} << 16 | {0})",), b"%b", "Hb", "<", names={"time": old_time})
 _OLD_DATETIME: Final = Code(("{datetime}({0})",), b"%b", "Q", "<", names={"datetime": old_datetime})

@@ -17,11 +17,13 @@ from cdc.sources.mysql.charsets import BINARY, charset_of, converter
 from cdc.sources.mysql.compression import inflate
 from cdc.sources.mysql.errors import ProtocolError
 from cdc.sources.mysql.json import json_text
-from cdc.sources.mysql.pieces import FULL_METADATA, Code
+from cdc.sources.mysql.pieces import FULL_METADATA, Code, Native
 from cdc.sources.mysql.table_map import LoggedColumn
 
 HEX: Final = b"\\\\x%b"
 """A backslash, escaped, and an x: bytes stand in the line as hexadecimal digits."""
+
+_PLAIN_HEX: Final = "{hex}(m[q:p])"
 
 LENGTHS: Final = {
     codes.BLOB,
@@ -47,7 +49,8 @@ _SIZED: Final = {
 def _behind_length(size: int) -> Code:
     if size not in _SIZED:
         raise ProtocolError(f"expected a length of 1 to 4 bytes, got {size}")
-    return Code(("{v}",), b"%b", read=(*_SIZED[size], "{v} = m[q:p]"), skip=_SIZED[size])
+    read = (*_SIZED[size], "{v} = m[q:p]")
+    return Code(("{v}",), b"%b", read=read, skip=_SIZED[size], native=Native("text", size))
 
 
 def sized_code(column: LoggedColumn) -> Code:
@@ -92,12 +95,14 @@ def _characters(code: Code, column: LoggedColumn, unpack: Callable[[bytes], byte
 def with_function(code: Code, function: Callable[[bytes], bytes], *, text: bool = True) -> Code:
     """The same value, through a function."""
     read = (*code.skip, "{v} = {function}(m[q:p])")
-    return replace(code, read=read, names={"function": function}, text=text)
+    native = code.native and Native("call", code.native.size, object=function)
+    return replace(code, read=read, names={"function": function}, text=text, native=native)
 
 
-def _hex(code: Code, value: str = "{hex}(m[q:p])", **names: Any) -> Code:
+def _hex(code: Code, value: str = _PLAIN_HEX, **names: Any) -> Code:
     read = (*code.skip, f"{{v}} = {value}")
-    return replace(code, form=HEX, read=read, names={"hex": hexlify, **names})
+    native = code.native and Native("hex", code.native.size) if value == _PLAIN_HEX else None
+    return replace(code, form=HEX, read=read, names={"hex": hexlify, **names}, native=native)
 
 
 def _unreadable(code: Code, message: str, hint: str) -> Code:

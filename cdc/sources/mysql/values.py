@@ -6,6 +6,7 @@ sql/field.cc.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -14,7 +15,7 @@ from cdc.sources.mysql.charsets import BINARY, charset_of, converter
 from cdc.sources.mysql.decimals import decimal_code
 from cdc.sources.mysql.errors import ProtocolError
 from cdc.sources.mysql.floats import float_text
-from cdc.sources.mysql.pieces import FULL_METADATA, Code
+from cdc.sources.mysql.pieces import FULL_METADATA, Code, Native
 from cdc.sources.mysql.table_map import LoggedColumn
 from cdc.sources.mysql.temporal import (
     DATE_CODE,
@@ -67,9 +68,11 @@ def _integer(column: LoggedColumn) -> Code:
         raise ProtocolError("expected the signs of the columns in the log, got none", FULL_METADATA)
     if column.type == codes.INT24:
         high = "HB" if column.unsigned else "Hb"
-        return Code(("{1} << 16 | {0}",), b"%d", high, "<")
+        native = Native("integer", 3, 0 if column.unsigned else 1)
+        return Code(("{1} << 16 | {0}",), b"%d", high, "<", native=native)
     letter = _INTEGERS[column.type][0 if column.unsigned else 1]
-    return Code(("{0}",), b"%d", letter, "" if letter in "Bb" else "<")
+    native = Native("integer", struct.calcsize(f"<{letter}"), 0 if column.unsigned else 1)
+    return Code(("{0}",), b"%d", letter, "" if letter in "Bb" else "<", native=native)
 
 
 def _bit(column: LoggedColumn) -> Code:
@@ -78,7 +81,8 @@ def _bit(column: LoggedColumn) -> Code:
         raise ProtocolError(f"expected BIT of 1 to 64, got {bits}")
     if bits <= 8:
         table = tuple([f"{number:0{bits}b}".encode() for number in range(1 << bits)])
-        return Code(("{bits}[{0}]",), slots="B", names={"bits": table})
+        native = Native("labels", 1, object=table)
+        return Code(("{bits}[{0}]",), slots="B", names={"bits": table}, native=native)
 
     def text(stored: bytes) -> bytes:
         number = int.from_bytes(stored, "big")
@@ -105,8 +109,16 @@ def _labelled(column: LoggedColumn) -> Code:
     order = "" if letters == "B" else "<"
     if column.type == codes.ENUM:
         # 0 is what a value became that was no label: the empty text.
+        labels = (b"", *labels)
+        native = Native("labels", size, object=labels)
         return Code(
-            ("{labels}[{0}]",), b"%b", letters, order, names={"labels": (b"", *labels)}, text=True
+            ("{labels}[{0}]",),
+            b"%b",
+            letters,
+            order,
+            names={"labels": labels},
+            text=True,
+            native=native,
         )
     number = "{1} << 16 | {0}" if letters == "HB" else "{0}"
     names = {"sets": _Sets(labels)}
@@ -140,7 +152,9 @@ _MAKERS: Final[dict[int, Callable[[LoggedColumn], Code]]] = {
 }
 _CODES: Final = {
     codes.FLOAT: Code(("{float}({0})",), slots="f", order="<", names={"float": float_text}),
-    codes.DOUBLE: Code(("{0}",), b"%a", "d", "<"),  # what floats.double_text does
+    codes.DOUBLE: Code(
+        ("{0}",), b"%a", "d", "<", native=Native("double", 8)
+    ),  # what floats.double_text does
     codes.DATE: DATE_CODE,
     codes.NEWDATE: DATE_CODE,
     codes.YEAR: YEAR_CODE,
