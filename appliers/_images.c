@@ -22,7 +22,7 @@ typedef struct {
     int columns;
     int last; /* columns from here on are not looked at */
     int wanted_count;
-    short wanted[MOST];
+    short *wanted;
     PyObject *unchanged;
     PyObject *error;
 } Columns;
@@ -343,6 +343,11 @@ Columns_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->error = Py_NewRef(error);
     self->columns = columns;
     self->wanted_count = (int)PyTuple_GET_SIZE(wanted);
+    self->wanted = PyMem_Calloc((size_t)self->wanted_count + 1, sizeof(short));
+    if (self->wanted == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
     for (int i = 0; i < self->wanted_count; i++) {
         long column = PyLong_AsLong(PyTuple_GET_ITEM(wanted, i));
         if (column < 0 || column >= columns) {
@@ -364,6 +369,7 @@ Columns_dealloc(Columns *self)
     PyTypeObject *type = Py_TYPE(self);
     Py_XDECREF(self->unchanged);
     Py_XDECREF(self->error);
+    PyMem_Free(self->wanted);
     type->tp_free(self);
     Py_DECREF(type);
 }

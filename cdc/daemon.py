@@ -23,6 +23,7 @@ from signal import SIGHUP, SIGINT, SIGTERM
 from signal import Signals as Signal
 
 from appliers.errors import SyncError
+from appliers.extension import extension
 from cdc.config import Config, ConfigError, load
 from cdc.health import Health
 from cdc.logs import configure, event
@@ -101,7 +102,9 @@ class Daemon:
             with Signals() as signals:
                 for name in self._runtimes:
                     self._begin(name)
-                event(log, "daemon-started", config=self._config.path, syncs=len(self._workers))
+                in_c = "yes" if extension("appliers._images", "Columns") else "no"
+                syncs = len(self._workers)
+                event(log, "daemon-started", config=self._config.path, syncs=syncs, in_c=in_c)
                 return self._loop(signals)
         finally:
             for runtime in self._runtimes.values():

@@ -15,6 +15,7 @@ from cdc.demo.server import LocalPostgres
 from tests.command import Command, cdc
 from tests.daemons import Manager, manager
 from tests.databases import Database, wait_until
+from tests.implementations import compiled
 from tests.mysql_databases import MysqlDatabase
 from tests.mysql_fixtures import MakeMysql
 from tests.mysql_servers import LocalMysql
@@ -150,6 +151,27 @@ def test_a_read_only_target_is_waited_for(
     target_db.execute(f"ALTER DATABASE {target_db.name} RESET default_transaction_read_only")
     is_equal(source_db, target_db)
     cdc.wait_for(state="streaming", error=None)
+
+
+@pytest.mark.parametrize("in_c", ["yes", "no"])
+def test_a_sync_with_and_without_the_parts_in_c(
+    cdc: Command, source_db: Database, target_db: Database, in_c: str
+) -> None:
+    """The same rows arrive, from a copy and from the log, and the log says which it is."""
+    if in_c == "yes":
+        compiled("appliers._images", "Columns")
+    else:
+        cdc.environment["CDC_PURE_PYTHON"] = "1"
+    source_db.execute(SCHEMA)
+    cdc.configure(source_db.url, target_db.url, sync={"tables": ["customers"]})
+    cdc.start("run")
+    cdc.wait_for(state="streaming")
+    source_db.execute("INSERT INTO customers SELECT g, NULL FROM generate_series(101, 500) g")
+    source_db.execute("UPDATE customers SET name = 'é\\' || id WHERE id > 50")
+    source_db.execute("DELETE FROM customers WHERE id % 7 = 0; UPDATE customers SET id = -id")
+    is_equal(source_db, target_db)
+    [started] = [line for line in cdc.said("run").splitlines() if "daemon-started" in line]
+    assert started.endswith(f" in_c={in_c}")
 
 
 def end_sessions(database: Database) -> None:
