@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pytest
@@ -22,9 +23,13 @@ MYSQL_DATABASES: Final = pytest.StashKey[list[MysqlDatabase]]()
 
 class MakeMysql(Protocol):
     def __call__(
-        self, settings: Mapping[str, Setting] | None = None, *, durable: bool = False
+        self,
+        settings: Mapping[str, Setting] | None = None,
+        *,
+        durable: bool = False,
+        place: Path | None = None,
     ) -> LocalMysql:
-        """A started server for this test alone, gone after it."""
+        """A started server for this test alone, gone after it; its folder is made in `place`."""
         ...
 
 
@@ -173,10 +178,14 @@ def _maker(flavour: Flavour) -> Iterator[MakeMysql]:
     with ExitStack() as after:
 
         def make(
-            settings: Mapping[str, Setting] | None = None, *, durable: bool = False
+            settings: Mapping[str, Setting] | None = None,
+            *,
+            durable: bool = False,
+            place: Path | None = None,
         ) -> LocalMysql:
             demand(flavour)
-            return after.enter_context(LocalMysql(flavour, settings=settings, durable=durable))
+            server = LocalMysql(flavour, settings=settings, durable=durable, place=place)
+            return after.enter_context(server)
 
         yield make
 

@@ -93,7 +93,8 @@ class LocalMysql:
     the names of their columns, MySQL with GTIDs. Nobody needs a password: `root` has none.
 
     `settings` are the server's variables, over those of SETTINGS; what stands in neither has the
-    server's own default, `max_allowed_packet` for one. NotHere if this machine has no such server.
+    server's own default, `max_allowed_packet` for one. Its folder is made in `place`. NotHere if this
+    machine has no such server.
     """
 
     def __init__(
@@ -102,11 +103,12 @@ class LocalMysql:
         *,
         settings: Mapping[str, Setting] | None = None,
         durable: bool = False,
+        place: Path | None = None,
     ) -> None:
         self.programs: Programs = find(flavour)
         self.flavour: Flavour = flavour
         self.version = self.programs.version
-        self.folder = _make_folder()
+        self.folder = _make_folder(place or Path(tempfile.gettempdir()).resolve())
         self.data = self.folder / "data"
         self.log = self.folder / "log"
         self.socket = self.folder / "socket"
@@ -289,12 +291,11 @@ class LocalMysql:
             "socket": str(self.socket),
             "port": port,
         }
-        settings = {**self._settings, **ours}
+        settings = {**ours, **self._settings}
         return "[mysqld]\n" + "".join(_line(name, value) for name, value in settings.items())
 
 
-def _make_folder() -> Path:
-    parent = Path(tempfile.gettempdir()).resolve()
+def _make_folder(parent: Path) -> Path:
     # The socket's path must fit sockaddr_un: 104 bytes on macOS, 108 on Linux.
     if len(str(parent)) > 60:
         parent = Path("/tmp")  # noqa: S108 - mkdtemp makes a folder of our own in it

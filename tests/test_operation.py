@@ -16,16 +16,12 @@ from tests.command import Command, cdc
 from tests.daemons import Manager, manager
 from tests.databases import Database, wait_until
 from tests.implementations import compiled
-from tests.mysql_databases import MysqlDatabase
-from tests.mysql_fixtures import MakeMysql
-from tests.mysql_servers import LocalMysql
 from tests.servers import MakeServer
 from tests.targets import PostgresTarget, differences
 
 __all__ = ["cdc", "manager"]
 
 FreshDatabase = Callable[[LocalPostgres], Database]
-FreshMysql = Callable[[LocalMysql], MysqlDatabase]
 
 SCHEMA = """
 CREATE TABLE customers (id int PRIMARY KEY, name text);
@@ -179,39 +175,6 @@ def end_sessions(database: Database) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND application_name LIKE 'cdc%'"
     )
-
-
-def test_a_full_target_is_waited_for(
-    cdc: Command,
-    source_db: Database,
-    fresh_mysql_database: FreshMysql,
-    make_mariadb: MakeMysql,
-) -> None:
-    """Scenario 41: no room for the rows: named in the status, tried again until there is, nothing lost."""
-    room = "ibdata1:12M:autoextend:max:{}M"
-    server = make_mariadb(
-        settings={"innodb_file_per_table": False, "innodb_data_file_path": room.format(40)}
-    )
-    target = fresh_mysql_database(server)
-    source_db.execute("CREATE TABLE customers (id int PRIMARY KEY, name text)")
-    source_db.execute("INSERT INTO customers VALUES (1, 'first')")
-    cdc.configure(source_db.url, target.url, sync={"tables": ["customers"]})
-    cdc.start("run")
-    cdc.wait_for(state="streaming")
-    source_db.execute(
-        "INSERT INTO customers SELECT g, repeat(md5(g::text), 60) FROM generate_series(2, 30000) g"
-    )
-    wait_until(lambda: cdc.status()["state"] == "retrying", 60, cdc.said("run")[-2000:])
-    wait_until(lambda: "full" in str(cdc.status()["error"]), message=str(cdc.status()))
-    assert cdc.status()["hint"] == "make room on the target's disk"
-    server.configure({"innodb_data_file_path": room.format(400)})
-    server.restart()
-    wait_until(
-        lambda: target.rows("SELECT count(*) FROM customers") == [(30000,)],
-        90,
-        cdc.said("run")[-2000:],
-    )
-    cdc.wait_for(state="streaming", error=None)
 
 
 def test_a_source_without_a_free_slot_is_waited_for(

@@ -45,6 +45,7 @@ ALTERING: Final = frozenset([1054, 1072, 1136, 1146, 1176, 1364])
 """The table is not what it was when it was looked at."""
 NOT_LOCAL: Final = frozenset([1047, 1148, 1235, 1295, 3948, 4166])
 """LOAD DATA LOCAL is not allowed, or a proxy does not know it."""
+CANNOT_LOCK: Final = 1015
 TOO_LARGE: Final = frozenset([1153, 1301])
 """A statement, or the result of a function (UNHEX), is larger than max_allowed_packet."""
 TOO_WIDE: Final = frozenset([1005, 1117, 1118])
@@ -64,7 +65,11 @@ ALTERED: Final = _permanent(
 READ_ONLY: Final = _transient(
     "the target is read-only: a replica, or read_only is on; it is tried again until it takes writes"
 )
-ROOM: Final = _transient("make room on the target's disk")
+ROOM: Final = _transient(
+    "make room on the target's disk, or in its tablespaces where they have a limit; it is tried again"
+    " until there is"
+)
+FILES: Final = _transient("the target has trouble with its files: look into its server log")
 ORDER: Final = Verdict(
     OrderError,
     "sync the table that the foreign key refers to in the same sync, or drop the foreign key on the target",
@@ -74,7 +79,8 @@ VERDICTS: Final[dict[int, Verdict]] = {
     **dict.fromkeys((0, 2002, 2003, 2005, 2006, 2013, 2014, 2027, 2055), LOST),
     **dict.fromkeys((1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184), LOST),
     **dict.fromkeys((1927, 3169, 4031), LOST),
-    **dict.fromkeys((1078, 1080, 3032, 1182, 1194), STOPPING),
+    **dict.fromkeys((1078, 1080, 1182, 1194), STOPPING),
+    3032: _transient("SET GLOBAL offline_mode = OFF; on the target; it is tried again until it is"),
     **dict.fromkeys((1044, 1142, 1143, 1227, 1370, 1410), GRANT),
     **dict.fromkeys(
         (1045, 1698, 1130, 1251, 1862, 1820, 3118, 2058, 2059, 2061, 4151),
@@ -86,14 +92,14 @@ VERDICTS: Final[dict[int, Verdict]] = {
     1049: _permanent("correct the database's name in the target's URL, or create the database"),
     **dict.fromkeys(
         (1040, 1203, 1226, 1135),
-        _transient("raise max_connections on the target, or end sessions there"),
+        _transient(
+            "raise max_connections on the target, or its user's own limit, or end sessions there; it is"
+            " tried again until there is room"
+        ),
     ),
-    **dict.fromkeys((1290, 1792, 1836, 3707, 4056), READ_ONLY),
-    **dict.fromkeys((1021, 1114, 3, 20), ROOM),
-    **dict.fromkeys(
-        (1, 2, 4, 5, 6, 9, 29, 1004, 1016, 1023, 1026, 1030),
-        _transient("the target has trouble with its files: look into its server log"),
-    ),
+    **dict.fromkeys((1036, 1290, 1792, 1836, 1874, 1881, 3707, 4056), READ_ONLY),
+    **dict.fromkeys((1021, 1114, 3675, 20), ROOM),
+    **dict.fromkeys((1, 2, 3, 4, 5, 6, 9, 29, 1004, 1015, 1016, 1023, 1026, 1030), FILES),
     **dict.fromkeys(
         (1037, 1038, 1041),
         _transient("the target is short of a resource: look into its server log"),
@@ -177,6 +183,13 @@ WORDS: Final[dict[int, str]] = {
 }
 """For errors whose own text may hold a row's values."""
 
+_NO_ROOM: Final = re.compile(r"(?:errno|Errcode|error):? (?:28|13[56]|122\W+Disk quota)\b")
+"""Of errors about files, what the system or the engine says: ENOSPC, HA_ERR_RECORD_FILE_FULL and
+HA_ERR_INDEX_FILE_FULL, EDQUOT. MariaDB says 1005 with 135 of a table that has no room to be made."""
+_READ_ONLY: Final = re.compile(r"errno: 165\b")
+"""HA_ERR_TABLE_READONLY: with it MySQL refuses to write under innodb_read_only."""
+_MAY_BE_ROOM: Final = frozenset([1005, *(code for code, v in VERDICTS.items() if v is FILES)])
+
 _COLUMN: Final = re.compile(
     r".*\b[Cc]olumn [`'](?:.*`\.`)?(.+?)[`'](?: at row \d+| cannot|$)", re.DOTALL
 )
@@ -194,20 +207,31 @@ def code_of(error: Error) -> int:
     return first if isinstance(first, int) else 0
 
 
-def verdict(code: int) -> Verdict:
-    return VERDICTS.get(code, UNKNOWN)
+def has_no_room(error: Error) -> bool:
+    """Whether the target's disk is full."""
+    code = code_of(error)
+    if code in _MAY_BE_ROOM:
+        return _NO_ROOM.search(str(error.args[-1])) is not None
+    return VERDICTS.get(code) is ROOM
+
+
+def verdict(error: Error) -> Verdict:
+    code = 2026 if refuses_tls(error) else code_of(error)
+    if code == CANNOT_LOCK and _READ_ONLY.search(str(error.args[-1])):
+        return READ_ONLY
+    return ROOM if has_no_room(error) else VERDICTS.get(code, UNKNOWN)
 
 
 def translate(error: Error, subject: str = "", *, connecting: bool = False) -> SyncError:
     """The error that leaves the applier. `subject` names the table and its key columns, or is ""."""
     code = 2026 if refuses_tls(error) else code_of(error)
-    kind, hint = verdict(code)
+    kind, hint = found = verdict(error)
     before = f"{subject}: " if subject else ""
     text = said(error)
     if connecting:
         text = _line(str(error.args[-1])) if error.args else text
         return kind(f"cannot connect to the target: {text} (error {code})", hint)
-    if kind is TransientError and verdict(code) is LOST:
+    if found is LOST:
         return kind(f"{before}lost the connection to the target: {text}", hint)
     if kind is OrderError:
         constraint = _found(_CONSTRAINT, str(error.args[1]))
@@ -220,7 +244,7 @@ def said(error: Error) -> str:
     code = code_of(error)
     text = str(error.args[1]) if len(error.args) > 1 else ""
     words = WORDS.get(code)
-    if words is None and code not in VERDICTS:
+    if words is None and code not in VERDICTS and not has_no_room(error):
         # Whatever it is, such as a trigger's own: its text may be of anything.
         return "the target refuses a statement"
     if words is None:

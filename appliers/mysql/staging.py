@@ -9,7 +9,7 @@ from itertools import count, islice
 import pymysql
 
 from appliers.mysql import staged
-from appliers.mysql.failures import TOO_WIDE, code_of
+from appliers.mysql.failures import TOO_WIDE, code_of, has_no_room
 from appliers.mysql.literals import row_literal, rows_literal, written
 from appliers.mysql.names import quoted
 from appliers.mysql.session import MESSAGE, Outcome, Session, WarnedError
@@ -102,7 +102,7 @@ class Staging:
 
 
 def _too_wide(error: pymysql.err.MySQLError) -> TooWideError | None:
-    return TooWideError() if code_of(error) in TOO_WIDE else None
+    return TooWideError() if code_of(error) in TOO_WIDE and not has_no_room(error) else None
 
 
 def insert(

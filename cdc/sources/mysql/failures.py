@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -18,11 +19,15 @@ TABLE_CHANGED: Final = 1412
 UNKNOWN_INDEX: Final = 1176
 DENIED: Final = frozenset({1044, 1142, 1143, 1227, 1370})
 
-_BUSY = "close connections to the source, or raise max_connections or the user's limit"
+_BUSY = (
+    "close connections to the source, or raise max_connections or the user's limit; it is tried again"
+    " until there is room"
+)
 _STOPPING = "the source is being stopped or started: nothing to do"
 _GRANTS = "run `cdc check`: it prints the grants that are missing"
 _LET_IN = "correct the password or the user's host: CREATE USER and ALTER USER on the source"
-_SPACE = "free disk or memory on the source"
+_SPACE = "free disk or memory on the source; it is tried again until there is some"
+_FILES = "the source has trouble with its files: look into its log"
 _LOST = "check that the source is up and can be reached"
 
 NO_EVENT: Final = 1220
@@ -31,7 +36,10 @@ TRANSIENT: Final[dict[int, str]] = {
     **dict.fromkeys((2002, 2003, 2005, 2006, 2012, 2013, 2055, 1158, 1159, 1160, 1161), _LOST),
     **dict.fromkeys((1040, 1203, 1226, 1135), _BUSY),
     **dict.fromkeys((1053, 1077, 1079, 1080, 3168), _STOPPING),
-    **dict.fromkeys((1021, 1037, 1038, 1041, 1114, 1030), _SPACE),
+    3032: "SET GLOBAL offline_mode = OFF; on the source; it is tried again until it is",
+    **dict.fromkeys((1021, 1037, 1038, 1041, 1114, 20), _SPACE),
+    # Queries may need files of their own, to sort or to gather.
+    **dict.fromkeys((1, 2, 3, 4, 5, 6, 9, 29, 1004, 1016, 1023, 1026, 1030), _FILES),
     1129: "the source refuses this host after too many failed connections: FLUSH HOSTS",
     1054: "a table was altered just now: the sync begins again with its new shape",
     NO_SUCH_TABLE: "a table was dropped or renamed just now: the sync begins again with what is there",
@@ -62,6 +70,10 @@ PERMANENT: Final[dict[int, str]] = {
 }
 
 
+_NO_ROOM: Final = re.compile(r"(?:errno|Errcode|error):? 28\b")
+"""ENOSPC, in the text of an error about a file."""
+
+
 class NoEventError(PermanentError):
     """No event begins at a place of the log (ER_ERROR_WHEN_EXECUTING_COMMAND of SHOW BINLOG EVENTS)."""
 
@@ -90,7 +102,8 @@ def translated(error: pymysql.Error) -> SyncError:
     if code in PERMANENT:
         return PermanentError(f"source: {first}", PERMANENT[code])
     if code in TRANSIENT:
-        return TransientError(f"source: {first}", TRANSIENT[code])
+        hint = _SPACE if _NO_ROOM.search(first) else TRANSIENT[code]
+        return TransientError(f"source: {first}", hint)
     if code == 0 or isinstance(error, pymysql.InterfaceError):
         return TransientError("source: the connection is lost", _LOST)
     if isinstance(error, pymysql.InternalError) and not first:
