@@ -25,6 +25,9 @@ CATCHING_UP: Final = 5.0
 RATE_OVER: Final = 3.0
 """Seconds that the rate is averaged over, about."""
 
+QUIET_TURNS: Final = 4
+"""Turns of a session's loop without work, about a second, by which it has shown that it works."""
+
 
 class Tracker:
     """The worker's state for people and for the daemon. Its loops call in; nothing here blocks them.
@@ -41,6 +44,11 @@ class Tracker:
         self._beat = 0
         self._waits = 0
         self._changes = 0
+        self._committed = 0
+        self._rested_at = 0.0
+        self._failing = False
+        self._found = (0, 0)
+        self._quiet = 0
         self._base = 0
         self._rate = 0.0
         self._rated = (time.monotonic(), 0)
@@ -64,19 +72,26 @@ class Tracker:
         return self._beat
 
     @property
-    def changes(self) -> int:
-        """Changes applied by this process."""
-        return self._changes
+    def done(self) -> tuple[int, int]:
+        """Changes that this process has committed on the target, and the rows of copies there. What is
+        applied in a transaction that is still open may yet be lost, each time anew."""
+        return self._committed, sum(t.rows for t in list(self._tables.values()))
+
+    @property
+    def rested_at(self) -> float:
+        """When a session last had nothing left to commit (`time.monotonic`)."""
+        return self._rested_at
 
     def begin(self, tables: Mapping[str, TableState], checkpoint: Checkpoint | None) -> None:
         """A session has found its checkpoint."""
         self._tables = tables
+        self._changes = self._committed
         self._base = (checkpoint.changes if checkpoint else 0) - self._changes
         self._pending_since = None
         self._lost_at = None
-        self._streams = True
+        self._found, self._quiet = self.done, 0
         self._live.position = checkpoint.position if checkpoint else None
-        self._live.error, self._live.hint = self._copy_error
+        self._streams = True
 
     def beat(self) -> None:
         """A loop has turned: progress, or a wait that is as it should be."""
@@ -106,22 +121,31 @@ class Tracker:
     def through(self, position: Position) -> None:
         """Everything before `position` is on the target."""
         self._live.position = self._live.source_position = str(position)
+        self._committed = self._changes
+        self._rested_at = time.monotonic()
 
     def copy_failed(self, error: str | None, hint: str) -> None:
         """Why a copy waits while the stream goes on; None: it does not any more."""
         self._copy_error = (error, hint or None) if error else (None, None)
-        self._live.error, self._live.hint = self._copy_error
 
     def idle(self) -> None:
         """Nothing waits to be applied."""
         self._pending_since = None
+        if self._committed == self._changes:
+            self._rested_at = time.monotonic()
+            self._quiet += 1
 
     def retrying(self, error: str, hint: str) -> None:
-        self._end_session("retrying")
+        """The session has ended, and another one will try the same. It may come as far as this one, and
+        no further: until it has shown that it works, this error is what is told."""
+        # Before the state, which may be published at any moment: it is never told without its reason.
         self._live.error, self._live.hint = error, hint or None
+        self._failing = True
+        self._end_session("retrying")
 
     def paused(self) -> None:
         self._end_session("paused")
+        self._failing = False
         self._live.error = self._live.hint = None
 
     def ended(self, state: State, error: str | None = None, hint: str | None = None) -> None:
@@ -142,6 +166,10 @@ class Tracker:
             live = self._live
             if self._waits or not self._streams:
                 self._beat += 1
+            if self._streams:
+                self._failing = self._failing and not self._works()
+                if not self._failing:
+                    live.error, live.hint = self._copy_error
             live.beat = self._beat
             live.lag_seconds = self._lag()
             live.state = self._current_state(live.lag_seconds)
@@ -153,10 +181,16 @@ class Tracker:
             except OSError as e:
                 event(log, "not-published", logging.WARNING, error=e.strerror)
 
+    def _works(self) -> bool:
+        """Whether the session has got something done, or has nothing to do, or waits as it should."""
+        return self.done != self._found or self._quiet >= QUIET_TURNS or self._waits > 0
+
     def _current_state(self, lag: float | None) -> State:
         if not self._streams:
             return self._state
-        copies = {t.copy for t in self._tables.values()}
+        if self._failing:
+            return "retrying"
+        copies = {t.copy for t in list(self._tables.values())}
         if copies & {Copy.PENDING, Copy.COPYING}:
             return "snapshot"
         if Copy.REDO in copies or (lag or 0.0) > CATCHING_UP:

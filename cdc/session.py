@@ -322,10 +322,10 @@ class Session:
         for table, exact_at in applied.reread.items():
             self._snapshot.reread(table, exact_at)
             self._owed.append(self._source.position(exact_at))
+        self._tracker.applied(applied, waiting=mailbox.waiting)
         self._open = position is None
         if position is not None:
             self._ended(position)
-        self._tracker.applied(applied, waiting=mailbox.waiting)
 
     def _ended(self, position: Position) -> None:
         """The target's transaction is committed, with the checkpoint there."""

@@ -143,7 +143,7 @@ class Worker:
 
     def _sessions(self) -> int:
         while not self._stop.is_set():
-            before = self._tracker.changes
+            before = self._tracker.done
             begun = time.monotonic()
             try:
                 ending = self._session()
@@ -162,7 +162,8 @@ class Worker:
             except TransientError as e:
                 if self._stop.is_set():
                     break
-                if self._tracker.changes > before or time.monotonic() - begun > LONGEST_DELAY:
+                rested = self._tracker.rested_at - begun
+                if self._tracker.done != before or rested > LONGEST_DELAY:
                     self._delay = FIRST_DELAY
                 self._retry(e)
             except PermanentError as e:
@@ -208,7 +209,7 @@ class Worker:
         self._running = session
         if self._stop.is_set():
             session.interrupt()
-        before = self._tracker.changes
+        before = self._tracker.done
         try:
             return session.run(
                 self._holder,
@@ -218,7 +219,7 @@ class Worker:
             )
         except UnsettledError as e:
             self._joins = True
-            stuck = self._tracker.changes == before and not e.copying
+            stuck = self._tracker.done == before and not e.copying
             self._unsettled = self._unsettled + 1 if stuck else 0
             if self._unsettled > UNSETTLED_TRIES:
                 raise PermanentError(str(e), e.hint) from e

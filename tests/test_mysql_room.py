@@ -65,6 +65,14 @@ def told(cdc: Command, error: str) -> dict[str, Any]:
     return seen[0]
 
 
+def waits_longer(cdc: Command) -> bool:
+    """Whether it was more than a second from one try to the next: the first waits are a fifth of one. The
+    error is told all the time, also while it is tried again."""
+    assert cdc.status()["state"] == "retrying"
+    waits = re.findall(r"retrying .*seconds=([\d.]+)", cdc.said("run"))
+    return any(float(wait) > 1 for wait in waits)
+
+
 def arrives(cdc: Command, source: Database, target: MysqlDatabase) -> None:
     """Nothing was lost, and all is well again."""
 
@@ -90,8 +98,8 @@ def test_a_full_disk_is_waited_for(
     what: str,
 ) -> None:
     """Of a transaction that the target's disk has no room for nothing is there: no room for its table, or
-    for the file that its binary log is gathered in. It is named in the status with what to do, and
-    arrives when there is room."""
+    for the file that its binary log is gathered in. It is named in the status with what to do, tried ever
+    less often, and arrives when there is room."""
     make: MakeMysql = request.getfixturevalue(f"make_{flavour}")
     if what == "data":
         server = make(SMALL_REDO[flavour] | NO_LOG[flavour], place=small_disk.path)
@@ -107,6 +115,10 @@ def test_a_full_disk_is_waited_for(
     crm.execute(LARGE)
     found = told(cdc, said)
     assert found["hint"] == ROOM.hint
+    wait_until(lambda: waits_longer(cdc), message="it is tried ever less often")
+    shown = cdc.run("status")
+    assert shown.returncode == 1
+    assert "  Try: make room on the target's disk" in shown.stdout
     crm.execute("UPDATE customers SET name = 'later' WHERE id = 1")
     assert target.rows("SELECT id, name FROM customers") == [(1, "first")]
     small_disk.make_room()
