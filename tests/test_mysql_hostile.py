@@ -1,4 +1,4 @@
-"""MariaDB and MySQL targets that are read-only or have hostile settings, and zeros in their counters."""
+"""MariaDB and MySQL targets that have hostile settings, and zeros in their counters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from tests.command import Command, cdc
-from tests.databases import Database, wait_until
+from tests.databases import Database
 from tests.mysql_databases import MysqlDatabase
 from tests.mysql_fixtures import MakeMysql
 from tests.mysql_servers import LocalMysql
@@ -37,42 +37,6 @@ BOTH: Final = {
 def server(request: pytest.FixtureRequest) -> LocalMysql:
     make: MakeMysql = request.getfixturevalue(f"make_{request.param}")
     return make()
-
-
-def test_a_read_only_target_is_waited_for(
-    cdc: Command,
-    source_db: Database,
-    server: LocalMysql,
-    fresh_mysql_database: Fresh,
-) -> None:
-    """Scenario 41: named in the status with what to do, tried again, and nothing is lost."""
-    # The application's user is root on MySQL: super_read_only is for such, and MariaDB has none.
-    setting = "super_read_only" if server.flavour == "mysql" else "read_only"
-    target = fresh_mysql_database(server)
-    user = target.create_user("ALL")
-    source_db.execute("CREATE TABLE customers (id int PRIMARY KEY, name text)")
-    source_db.execute("INSERT INTO customers VALUES (1, 'a')")
-    cdc.configure(
-        source_db.url,
-        server.url(target.name, *user) if server.flavour == "mariadb" else target.url,
-        sync={"tables": ["customers"]},
-    )
-    cdc.start("run")
-    cdc.wait_for(state="streaming")
-    target.execute(f"SET GLOBAL {setting} = ON")
-    source_db.execute("INSERT INTO customers VALUES (2, 'b'), (3, 'c')")
-    cdc.wait_for(state="retrying")
-    wait_until(lambda: "read" in str(cdc.status()["error"]), message=str(cdc.status()))
-    found = cdc.status()
-    assert "(error 1290)" in found["error"]
-    assert found["hint"].startswith("the target is read-only")
-    done = cdc.run("check")
-    assert f"{setting} is on: a replica, or closed for writes" in done.stdout
-    assert done.returncode == 1
-    target.execute("SET GLOBAL read_only = OFF")
-    rows = "SELECT id, name FROM customers ORDER BY id"
-    wait_until(lambda: target.rows(rows) == [(1, "a"), (2, "b"), (3, "c")], 60, "it goes on")
-    cdc.wait_for(state="streaming", error=None)
 
 
 def test_hostile_settings(

@@ -24,6 +24,15 @@ ROWS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 OURS: Final = (*ROWS, "CREATE", "DROP")
 TEMPORARY: Final = "CREATE TEMPORARY TABLES"
 
+CLOSED: Final = {
+    # The one ends the other.
+    **dict.fromkeys(("super_read_only", "read_only"), "SET GLOBAL read_only = OFF;"),
+    "innodb_read_only": "innodb_read_only = OFF in its configuration, and restart it",
+    "transaction_read_only": "SET GLOBAL transaction_read_only = OFF;",
+    "tx_read_only": "SET GLOBAL tx_read_only = OFF;",
+}
+"""Settings with which nothing can be written, and what ends each. MariaDB says `tx_read_only`."""
+
 _GRANT: Final = re.compile(
     r"GRANT (.+?) ON (?:TABLE )?(\*|`.+?`|'.+?')\.(\*|`.+?`) TO ", re.IGNORECASE
 )
@@ -107,13 +116,13 @@ def _version(session: Session) -> Finding:
 
 def _writable(session: Session) -> Finding:
     on = ("ON", "1", "READ_ONLY", "NO_LOCK", "NO_LOCK_NO_ADMIN")
-    for name in ("super_read_only", "read_only", "innodb_read_only", "transaction_read_only"):
+    for name, remedy in CLOSED.items():
         if str(session.variables.get(name, "OFF")).upper().replace(" ", "_") in on:
             return Finding(
                 "FAILED",
                 "target",
                 f"{name} is on: a replica, or closed for writes",
-                f"use the primary's address, or SET GLOBAL {name} = OFF;",
+                f"use the primary's address, or {remedy}",
             )
     return Finding("ok", "target", "takes writes")
 
