@@ -165,6 +165,10 @@ class LocalMysql:
         """Settings that the next start takes."""
         self._settings.update(settings)
 
+    def unset(self, name: str) -> None:
+        """The next start takes the server's own default."""
+        del self._settings[name]
+
     def start(self, timeout: float = 60.0) -> None:
         """Returns when it answers; RuntimeError with its log's end if it cannot."""
         if self.running:

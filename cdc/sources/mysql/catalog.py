@@ -12,7 +12,8 @@ from typing import Any, Final
 from appliers.errors import PermanentError
 from appliers.images import Format
 from appliers.relation import Column, Relation
-from cdc.sources.mysql.connection import Connection, quoted, rows, server_of
+from cdc.sources.mysql.connection import Connection, one, quoted, rows, server_of
+from cdc.sources.mysql.grants import Grants, account
 from cdc.sources.source import Catalog, Refused
 
 SYSTEM: Final = ("information_schema", "mysql", "performance_schema", "sys")
@@ -273,14 +274,24 @@ def _wild(tables: Sequence[Table], schema: str) -> list[Table]:
     return [t for t in tables if t.schema == schema and t.kind in ("BASE TABLE", VERSIONED)]
 
 
+class UnseenError(PermanentError):
+    """A table that is named is not there, or is not shown to this user. `name` is how SQL has it."""
+
+    def __init__(self, pattern: str, home: str) -> None:
+        super().__init__(
+            f"table {pattern} does not exist on the source, or its user may not see it",
+            "compare `tables` in the configuration with the source's tables",
+        )
+        schema, dot, name = pattern.partition(".")
+        self.schema = schema if dot else home
+        self.name = quoted(self.schema, name if dot else pattern)
+
+
 def _named(tables: Sequence[Table], pattern: str, home: str) -> Table:
     """A bare name means the URL's database."""
     by_name = {t.table: t for t in tables} | {t.name: t for t in tables if t.schema == home}
     if (found := by_name.get(pattern)) is None:
-        raise PermanentError(
-            f"table {pattern} does not exist on the source, or its user may not see it",
-            "compare `tables` in the configuration with the source's tables",
-        )
+        raise UnseenError(pattern, home)
     return found
 
 
@@ -288,6 +299,13 @@ def catalog_of(
     db: Connection, patterns: Sequence[str], home: str
 ) -> tuple[Catalog, dict[str, Table]]:
     """What the patterns stand for, and the tables behind it by their names."""
-    chosen, refused = select(load_tables(db, schemas_of(patterns, home)), patterns, home)
+    tables = load_tables(db, schemas_of(patterns, home))
+    try:
+        chosen, refused = select(tables, patterns, home)
+    except UnseenError as e:
+        if not Grants(db, server_of(db)).may({"SELECT"}, e.schema, "*"):
+            user = account(str(one(db, "SELECT CURRENT_USER()")[0]))
+            e.hint += f"; if it is there: GRANT SELECT ON {e.name} TO {user};"
+        raise
     relations = tuple(t.relation(home) for t in chosen)
     return Catalog(relations, tuple(refused)), {t.table: t for t in chosen}

@@ -19,7 +19,13 @@ from cdc.sources.mysql.connection import (
 )
 from cdc.sources.mysql.filters import filters
 from cdc.sources.mysql.grants import ALL, Grants, account
-from cdc.sources.mysql.identity import LOG_UPDATES, REQUIRED, UNLOGGED, unlogged_replica
+from cdc.sources.mysql.identity import (
+    LOG_UPDATES,
+    NUMBER,
+    REQUIRED,
+    UNLOGGED,
+    unlogged_replica,
+)
 from cdc.sources.mysql.snapshots import SWITCH_GTIDS_ON
 
 SHORTEST_LOG: Final = 86400
@@ -52,7 +58,7 @@ def check(db: Connection, server: Server, relations: Sequence[Relation]) -> Iter
     yield _numbered(server, found)
     yield from _expiry(found)
     yield from _filters(db, server, relations)
-    yield from _grants(db, server)
+    yield from _grants(db, server, relations)
     if not _logs_cascades(db, server):
         yield from _cascades(db, server, relations)
     for relation in relations:
@@ -64,10 +70,7 @@ def _log(found: Mapping[str, str]) -> Finding:
         remedy = "log_bin = binlog in the source's configuration, and restart it"
         return Finding("FAILED", "log_bin", "is OFF, expected ON", remedy)
     if found.get("server_id", "0") == "0":
-        # A server without a number refuses whoever wants its log (sql/rpl_master.cc).
-        return Finding(
-            "FAILED", "server_id", "is 0", "SET GLOBAL server_id = 1; -- or another number"
-        )
+        return Finding("FAILED", "server_id", "is 0", NUMBER)
     return Finding("ok", "log_bin", "ON")
 
 
@@ -75,8 +78,6 @@ def _required(name: str, wanted: str, remedy: str, found: Mapping[str, str]) -> 
     value = found.get(name)
     if value is None or value.upper() == wanted:
         return Finding("ok", name, wanted)
-    if name == "binlog_row_metadata":
-        remedy += f" -- and {name} = {wanted} in the source's configuration"
     return Finding("FAILED", name, f"is {value}, expected {wanted}", remedy)
 
 
@@ -140,10 +141,11 @@ def _filters(db: Connection, server: Server, relations: Sequence[Relation]) -> I
         yield Finding("FAILED" if hidden else "warn", found.option, message, found.remedy)
 
 
-def _grants(db: Connection, server: Server) -> Iterator[Finding]:
-    """The privileges of the whole server. Those on tables are tried out."""
+def _grants(db: Connection, server: Server, relations: Sequence[Relation]) -> Iterator[Finding]:
+    """The privileges of the whole server and of databases. Those on tables are tried out."""
     user = str(one(db, "SELECT CURRENT_USER()")[0])
-    everywhere = Grants(db, server).everywhere()
+    grants = Grants(db, server)
+    everywhere = grants.everywhere()
     monitor = "BINLOG MONITOR" if server.flavour == "mariadb" else "REPLICATION CLIENT"
     for subject, accepted in (("REPLICATION SLAVE", DUMPS), (monitor, MONITORS)):
         if everywhere & (accepted | {ALL}):
@@ -155,20 +157,32 @@ def _grants(db: Connection, server: Server) -> Iterator[Finding]:
                 f"{user} does not have it",
                 f"GRANT {subject} ON *.* TO {account(user)};",
             )
+    blind = {r.schema for r in relations if not grants.may({"TRIGGER"}, r.schema, "*")}
+    if relations and not blind:
+        yield Finding("ok", "grant TRIGGER", f"{user} has it")
+    for schema in sorted(blind):
+        yield Finding(
+            "warn",
+            "grant TRIGGER",
+            f"{user} does not have it on {schema}: a statement that a session writes there in statement"
+            " format stops the sync, because its table may have triggers that write others",
+            f"GRANT TRIGGER ON {quoted(schema)}.* TO {account(user)};",
+        )
 
 
 def _readable(db: Connection, relation: Relation) -> Finding:
     subject = f"table {relation.table}"
+    # The columns that may not be read are not among those that are known; invisible ones are not in *.
     columns = ", ".join(quoted(c.name) for c in relation.columns)
     try:
-        rows(db, f"SELECT {columns} FROM {quoted(relation.schema, relation.name)} LIMIT 0")
+        rows(db, f"SELECT *, {columns} FROM {quoted(relation.schema, relation.name)} LIMIT 0")
     except SyncError:
         user = str(one(db, "SELECT CURRENT_USER()")[0])
         table = quoted(relation.schema, relation.name)
         return Finding(
             "FAILED",
             subject,
-            f"{user} may not read it",
+            f"{user} may not read it, or not all of its columns",
             f"GRANT SELECT ON {table} TO {account(user)};",
         )
     return Finding("ok", subject, f"key {', '.join(relation.key_names)}")

@@ -13,6 +13,7 @@ import struct
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Final, NamedTuple
 
 import pymysql
@@ -27,9 +28,9 @@ from cdc.sources.mysql.connection import (
     one,
     rows,
     server_of,
-    translating,
 )
 from cdc.sources.mysql.failures import translated
+from cdc.sources.mysql.grants import account
 from cdc.sources.mysql.gtid import MysqlGtids
 from cdc.sources.mysql.packets import LogEndedError, Packets
 from cdc.sources.mysql.position import BinlogPosition
@@ -111,7 +112,7 @@ def open_dump(
         # Of two readers with one number the server ends the first, without a word to whom they belong.
         # So ours is of this connection alone, and out of the range that people give to servers.
         number = secrets.randbelow(1 << 31) + (1 << 31) - 1
-        with translating():
+        with _asking(connect):
             _register(db, number, reader)
             if by_gtid and not mariadb:
                 _send(db, COMMAND.COM_BINLOG_DUMP_GTID, _by_gtid(position, number, block=block))
@@ -125,6 +126,23 @@ def open_dump(
         cut(db)
         raise
     return Dump(Packets(db), mariadb, checksums, clock)
+
+
+@contextmanager
+def _asking(connect: Callable[[], Connection]) -> Iterator[None]:
+    """Who is let in by the server, and denied its log, lacks the one right that is for that. MariaDB and
+    MySQL say of it what they say of a wrong password."""
+    try:
+        yield
+    except pymysql.Error as e:
+        if code_of(e) not in (1045, 1227):
+            raise translated(e) from e
+        with closing(connect()) as db:
+            user = str(one(db, "SELECT CURRENT_USER()")[0])
+        raise PermanentError(
+            f"source: {user} does not have REPLICATION SLAVE",
+            f"GRANT REPLICATION SLAVE ON *.* TO {account(user)};",
+        ) from e
 
 
 def whole_log(

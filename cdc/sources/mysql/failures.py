@@ -74,6 +74,13 @@ _NO_ROOM: Final = re.compile(r"(?:errno|Errcode|error):? 28\b")
 """ENOSPC, in the text of an error about a file."""
 
 
+_NO_DATABASE: Final = re.compile(r"^Access denied for user ('.*'@'.*') to database '(.*)'$")
+_SEE_DATABASE: Final = (
+    "GRANT SELECT ON `{1}`.* TO {0}; -- or correct the database's name in the URL"
+)
+"""Somebody who may do nothing in a database is not told whether it is there."""
+
+
 class NoEventError(PermanentError):
     """No event begins at a place of the log (ER_ERROR_WHEN_EXECUTING_COMMAND of SHOW BINLOG EVENTS)."""
 
@@ -93,6 +100,8 @@ def translated(error: pymysql.Error) -> SyncError:
     code = code_of(error)
     text = str(error.args[1]) if len(error.args) > 1 else ""
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    if found := _NO_DATABASE.search(first):
+        return PermanentError(f"source: {first}", _SEE_DATABASE.format(*found.groups()))
     if refuses_tls(error):
         code = 2026
     if code == TABLE_CHANGED:

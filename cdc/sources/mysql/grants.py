@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
-from cdc.sources.mysql.connection import Connection, Server, one, rows
+from appliers.errors import PermanentError
+from appliers.relation import Relation
+from cdc.sources.mysql.connection import Connection, Server, one, quoted, rows
 
 ALL: Final = "ALL PRIVILEGES"
 
@@ -40,6 +43,14 @@ class Grants:
         ]
         return set().union(*granted)
 
+    def of_columns(self, schema: str, table: str) -> bool:
+        """Whether it has SELECT on single columns of the table, whatever else it has."""
+        return any(
+            (verb, _plain(at), name) == ("GRANT", schema, table)
+            and any(p.startswith("SELECT (") for p in what)
+            for verb, at, name, what in self._grants
+        )
+
     def may(self, privileges: set[str], schema: str, table: str) -> bool:
         """Whether it has one of these privileges on the table; `*` for the table: on each of the
         database. No patterns of names are read but those of all: rather too little is seen here."""
@@ -53,6 +64,24 @@ class Grants:
             and bool(what & wanted)
             for verb, at, name, what in self._grants
         )
+
+
+def require_columns(db: Connection, server: Server, relations: Sequence[Relation]) -> None:
+    """Raises PermanentError for a table of which the user may read only some columns: the catalog does
+    not show it the others, so that no copy would have them, while the log has all."""
+    grants = Grants(db, server)
+    for relation in relations:
+        if not grants.of_columns(relation.schema, relation.name):
+            continue
+        table = quoted(relation.schema, relation.name)
+        try:
+            rows(db, f"SELECT * FROM {table} LIMIT 0")
+        except PermanentError as e:
+            user = str(one(db, "SELECT CURRENT_USER()")[0])
+            raise PermanentError(
+                f"source: {user} may not read all columns of table {relation.table}",
+                f"GRANT SELECT ON {table} TO {account(user)};",
+            ) from e
 
 
 def account(user: str) -> str:

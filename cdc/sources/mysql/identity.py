@@ -24,11 +24,18 @@ KEEP_LONGER: Final = "keep the log longer: raise binlog_expire_logs_seconds on t
 REQUIRED: Final = {
     "binlog_format": (
         "ROW",
-        "SET GLOBAL binlog_format = ROW; -- sessions that are open keep theirs",
+        "SET GLOBAL binlog_format = ROW; -- and in its configuration; sessions that are open keep theirs",
     ),
-    "binlog_row_metadata": ("FULL", "SET GLOBAL binlog_row_metadata = FULL;"),
+    "binlog_row_metadata": (
+        "FULL",
+        "SET GLOBAL binlog_row_metadata = FULL; -- and in its configuration",
+    ),
 }
-"""Settings without which the log has no rows, or no names of columns, and what sets them."""
+"""Settings without which the log has no rows, or no names of columns, and what sets them: to be run as
+it stands, which is why words are comments."""
+
+NUMBER: Final = "SET GLOBAL server_id = 1; -- or another number, and in its configuration"
+"""A server without one refuses whoever wants its log (sql/rpl_binlog_sender.cc)."""
 
 UNLOGGED: Final = "it is a replica with {} = OFF: what it replicates is not in its log"
 LOG_UPDATES: Final = (
@@ -48,12 +55,14 @@ COMMITTED_WITHIN: Final = 5.0
 
 def require_log(db: Connection) -> None:
     """Raises PermanentError for a source whose log has not what a sync needs."""
-    found = variables(db, "log_bin", *REQUIRED)
+    found = variables(db, "log_bin", "server_id", *REQUIRED)
     if found.get("log_bin") != "ON":
         raise PermanentError(
             "source: its binary log is off",
             "log_bin = binlog in the source's configuration, and restart it",
         )
+    if found.get("server_id") == "0":
+        raise PermanentError("source: server_id is 0", NUMBER)
     for name, (wanted, remedy) in REQUIRED.items():
         if name in found and found[name].upper() != wanted:
             raise PermanentError(f"source: {name} is {found[name]}, expected {wanted}", remedy)

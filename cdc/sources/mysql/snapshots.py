@@ -40,7 +40,7 @@ SWITCH_GTIDS_ON: Final = (
     " SET PERSIST gtid_mode = ON_PERMISSIVE; /* wait until SHOW STATUS LIKE"
     " 'Ongoing_anonymous_transaction_count' is 0 */ SET PERSIST gtid_mode = ON; -- no restart is needed"
 )
-"""MySQL manual, "Enabling GTID Transactions Online"."""
+"""To be run as it stands. MySQL manual, "Enabling GTID Transactions Online"."""
 
 Interrupted = Callable[[], bool]
 """Asked many times a second; ends a wait."""

@@ -27,6 +27,7 @@ from cdc.sources.mysql.connection import (
 )
 from cdc.sources.mysql.copying import MysqlRound
 from cdc.sources.mysql.filters import require_logged
+from cdc.sources.mysql.grants import require_columns
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.relations import SyncedTables
 from cdc.sources.mysql.snapshots import end_of_log, open_snapshot, start_of_stream
@@ -85,6 +86,7 @@ class MysqlSource:
     def start(self, relations: Sequence[Relation]) -> Opening:
         identity.require_log(self._db)
         require_logged(self._db, self._server, relations)
+        require_columns(self._db, self._server, relations)
         known = identity.identify(self._db, self._server, self._home)
         position = start_of_stream(self._db, self._server, self._connect, self._interrupted.is_set)
         return Opening(known, position, created=True)
@@ -97,6 +99,7 @@ class MysqlSource:
         at = _place(position)
         identity.require_log(self._db)
         require_logged(self._db, self._server, relations)
+        require_columns(self._db, self._server, relations)
         identity.verify_identity(self._db, self._server, self._connect, self._home, identity_, at)
         identity.verify_log(self._db, self._server, self._connect, at, self.sync)
         return frozenset(at.replaced) & {r.table for r in relations}
