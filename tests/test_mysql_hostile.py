@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import pytest
 
 from tests.command import Command, cdc
 from tests.databases import Database
+from tests.mysql_crm import numbers
 from tests.mysql_databases import MysqlDatabase
 from tests.mysql_fixtures import MakeMysql
 from tests.mysql_servers import LocalMysql
@@ -33,36 +35,109 @@ BOTH: Final = {
 }
 
 
-@pytest.fixture(params=["mariadb", "mysql"])
-def server(request: pytest.FixtureRequest) -> LocalMysql:
-    make: MakeMysql = request.getfixturevalue(f"make_{request.param}")
-    return make()
+NONE: Final = {"sql_mode": "''"}
+"""Without a mode, servers cut and round what does not fit, and say so in a warning at most."""
+
+TEXT: Final = "€ \\ ' \" || %%"
+AT: Final = "2024-07-01 12:00:00"
+ROUTES: Final = ("postgres-mariadb", "postgres-mysql", "mysql-mariadb", "mariadb-mysql")
 
 
-def test_hostile_settings(
-    cdc: Command, source_db: Database, server: LocalMysql, fresh_mysql_database: Fresh
-) -> None:
+class Ends(NamedTuple):
+    """A source, and a target on a server of its own."""
+
+    source: Any
+    target: MysqlDatabase
+
+    def fill(self, first: int, last: int) -> None:
+        """Adds customers with these numbers."""
+        if isinstance(self.source, Database):
+            text = TEXT.replace("'", "''")
+            numbered = f"generate_series({first}, {last}) AS g(n)"
+            name, at = f"'{text}' || n", f"'{AT}+00'"
+        else:
+            text = TEXT.replace("\\", "\\\\").replace("'", "''")
+            numbered = f"(SELECT n + {first - 1} AS n FROM {numbers(last - first + 1)}) AS g"
+            name, at = f"CONCAT('{text}', n)", f"'{AT}'"
+            self.source.execute("SET time_zone = '+00:00'")
+        self.source.execute(f"INSERT INTO customers SELECT n, {name}, {at} FROM {numbered}")
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The target's, read with plain settings."""
+        plain = self.target.connect(init_command="SET time_zone = '+00:00', sql_mode = ''")
+        with plain.cursor() as cursor:
+            cursor.execute("SELECT id, name, LEFT(CAST(at AS CHAR), 19) FROM customers ORDER BY id")
+            return list(cursor.fetchall())
+
+
+@pytest.fixture(params=ROUTES)
+def ends(request: pytest.FixtureRequest, fresh_mysql_database: Fresh, cdc: Command) -> Ends:
+    kind, _, target_kind = request.param.partition("-")
+    source = request.getfixturevalue("source_db" if kind == "postgres" else f"{kind}_source")
+    make: MakeMysql = request.getfixturevalue(f"make_{target_kind}")
+    target = fresh_mysql_database(make())
+    at = "timestamptz" if kind == "postgres" else "timestamp NULL"
+    source.execute(f"CREATE TABLE customers (id int PRIMARY KEY, name varchar(60), at {at})")
+    source.execute("CREATE TABLE contacts (id int PRIMARY KEY, customer_id int)")
+    user = target.create_user("ALL")
+    cdc.configure(source.url, target.url_as(*user), sync={"tables": ["customers", "contacts"]})
+    return Ends(source, target)
+
+
+def set_globals(target: MysqlDatabase, settings: Mapping[str, str]) -> None:
+    for name, value in settings.items():
+        target.execute(f"SET GLOBAL {name} = {value}")
+
+
+def arrive_as_they_are(cdc: Command, ends: Ends) -> None:
+    """Rows of a copy, of a small batch and of a large one, and updates."""
+    source = ends.source
+    ends.fill(0, 500)
+    cdc.ok("run", "--until-current")
+    ends.fill(501, 510)
+    cdc.ok("run", "--until-current")
+    ends.fill(511, 2000)
+    source.execute("UPDATE customers SET name = 'é\t' WHERE id % 7 = 0")
+    cdc.ok("run", "--until-current")
+    assert ends.rows() == [(n, f"{TEXT}{n}" if n % 7 else "é\t", AT) for n in range(2001)]
+
+
+def test_hostile_settings(cdc: Command, ends: Ends) -> None:
     """Whatever the target has as defaults, a copy and a stream bring rows as they are, small
     batches and large; and its foreign keys are looked at."""
-    target = fresh_mysql_database(server)
-    user = target.create_user("ALL")
-    source_db.execute("CREATE TABLE customers (id int PRIMARY KEY, name text, at timestamptz)")
-    text = "'€ \\ '' \" || %%' || g, '2024-07-01 12:00:00+00'"
-    source_db.execute(f"INSERT INTO customers SELECT g, {text} FROM generate_series(0, 500) g")
-    for name, value in (BOTH | HOSTILE[server.flavour]).items():
-        target.execute(f"SET GLOBAL {name} = {value}")
-    cdc.configure(source_db.url, server.url(target.name, *user), sync={"tables": ["customers"]})
+    ends.target.execute("CREATE TABLE people (id int PRIMARY KEY)")
+    ends.target.execute(
+        "CREATE TABLE contacts (id int PRIMARY KEY, customer_id int,"
+        " CONSTRAINT known FOREIGN KEY (customer_id) REFERENCES people (id))"
+    )
+    set_globals(ends.target, BOTH | HOSTILE[ends.target.server.flavour])
+    arrive_as_they_are(cdc, ends)
+    ends.source.execute("INSERT INTO contacts VALUES (1, 1)")
+    refused = cdc.run("run", "--until-current")
+    assert refused.returncode == 1
+    assert "foreign key known is violated at the end of the transaction" in refused.stderr
+    assert ends.target.rows("SELECT * FROM contacts") == []
+
+
+def test_no_sql_mode(cdc: Command, ends: Ends) -> None:
+    """The same where the target takes whatever fits or not: what does not stops the sync by name, and
+    arrives whole once the column is wide enough."""
+    set_globals(ends.target, NONE)
+    arrive_as_they_are(cdc, ends)
+    ends.target.execute("ALTER TABLE customers MODIFY name varchar(44)")
+    longest = "x" * 45
+    for where in ("id = 1", "id < 1000"):
+        ends.source.execute(f"UPDATE customers SET name = '{longest}' WHERE {where}")
+        refused = cdc.run("run", "--until-current")
+        assert refused.returncode == 1
+        # One row by UPDATE, many by LOAD DATA, which only warns.
+        assert re.search(r"too long for column name|cut or rounded in column name", refused.stderr)
+        assert longest not in refused.stderr
+        assert ends.target.rows("SELECT count(*) FROM customers WHERE name LIKE 'x%'") == [(0,)]
+    ends.target.execute("ALTER TABLE customers MODIFY name varchar(60)")
     cdc.ok("run", "--until-current")
-    source_db.execute(f"INSERT INTO customers SELECT g, {text} FROM generate_series(501, 510) g")
-    cdc.ok("run", "--until-current")
-    source_db.execute(f"INSERT INTO customers SELECT g, {text} FROM generate_series(511, 2000) g")
-    source_db.execute("UPDATE customers SET name = name || '\\' WHERE id % 7 = 0")
-    cdc.ok("run", "--until-current")
-    mine = source_db.rows("SELECT id, name, '2024-07-01 12:00:00' FROM customers ORDER BY id")
-    reader = target.connect(init_command="SET time_zone = '+00:00', sql_mode = ''")
-    with reader.cursor() as cursor:
-        cursor.execute("SELECT id, name, LEFT(CAST(at AS CHAR), 19) FROM customers ORDER BY id")
-        assert list(cursor.fetchall()) == mine
+    arrived = f"SELECT count(*) FROM customers WHERE name = '{longest}'"
+    assert ends.target.rows(arrived) == [(1000,)]
 
 
 ZERO: Final = (
@@ -72,7 +147,13 @@ ZERO: Final = (
 
 @pytest.mark.parametrize(
     ("route", "load"),
-    [("postgres-mariadb", True), ("mariadb-mariadb", False), ("mysql-mysql", True)],
+    [
+        ("postgres-mariadb", True),
+        ("mariadb-mariadb", False),
+        ("mysql-mysql", True),
+        ("mysql-mariadb", True),
+        ("mariadb-mysql", False),
+    ],
 )
 def test_zero_in_a_counted_key(
     request: pytest.FixtureRequest,
