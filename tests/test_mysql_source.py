@@ -383,7 +383,11 @@ class TestChecking:
         database.execute("SET GLOBAL sql_quote_show_create = OFF")
         url = database.url_as(*database.create_user("SELECT", REPLICATION))
         try:
-            warned = [f for f in findings(database, url) if f.level == "warn"]
+            warned = [
+                f
+                for f in findings(database, url)
+                if f.level == "warn" and f.subject != "grant TRIGGER"
+            ]
         finally:
             database.execute("SET GLOBAL sql_quote_show_create = ON")
         assert [(f.subject, f.message) for f in warned] == [

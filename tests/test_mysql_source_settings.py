@@ -190,7 +190,7 @@ def test_a_grant_to_read_the_log(cdc: Command, database: MysqlDatabase, lacking:
     privilege = (EVERY | {"client": CLIENTS[database.server.flavour]})[lacking]
     [(found, remedy)] = findings(cdc, "FAILED")
     assert found == f"grant {privilege}: {account.replace(chr(39), '')} does not have it"
-    assert remedy == f"GRANT {privilege} ON *.* TO {account}"
+    assert remedy == f"GRANT {privilege} ON *.* TO {account};"
     error, hint = refused(cdc)
     assert privilege in error
     assert hint in (remedy, "run `cdc check`: it prints the grants that are missing")
@@ -213,7 +213,7 @@ def test_the_grant_to_see_triggers(cdc: Command, database: MysqlDatabase) -> Non
     database.execute("SET SESSION binlog_format = STATEMENT; INSERT INTO others VALUES (1)")
     error, hint = refused(cdc)
     assert f"whether {database.name}.others has triggers cannot be seen" in error
-    assert remedy == f"GRANT TRIGGER ON `{database.name}`.* TO {account}"
+    assert remedy == f"GRANT TRIGGER ON `{database.name}`.* TO {account};"
     assert hint.startswith(f"{remedy}, then `cdc run` goes on if there is none")
     database.execute(remedy)
     assert findings(cdc, "warn") == []
@@ -242,7 +242,7 @@ def test_no_grant_on_the_table(cdc: Command, database: MysqlDatabase) -> None:
     error = "table customers does not exist on the source, or its user may not see it"
     assert found == f"table customers: {error}"
     assert refused(cdc) == (error, remedy)
-    statement = f"GRANT SELECT ON `{database.name}`.`customers` TO {account}"
+    statement = f"GRANT SELECT ON `{database.name}`.`customers` TO {account};"
     assert remedy.endswith(f"; if it is there: {statement}")
     database.execute(statement)
     copies(cdc)
