@@ -176,7 +176,7 @@ class Session:
         self, checkpoint: Checkpoint, relations: Sequence[Relation], requests: Sequence[Request]
     ) -> None:
         try:
-            unpublished = self._source.resume(
+            untold = self._source.resume(
                 checkpoint.source, self._source.position(checkpoint.position), relations
             )
         except GapError as gap:
@@ -190,10 +190,10 @@ class Session:
         for table in lost:
             event(log, "table-gone", logging.WARNING, table=table)
         with state.transaction():
-            # What was not published may have changed without a trace in the log.
-            for table in self._relations.keys() - known.keys() | unpublished | lost:
+            for table in self._relations.keys() - known.keys() | untold | lost:
                 state.put_table(TableState(table, sweep=table in known.keys() - lost))
             self._forget_others()
+        self._source.publish(relations)
 
     def _start_anew(
         self, error: str, relations: Sequence[Relation], requests: Sequence[Request]

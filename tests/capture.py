@@ -54,8 +54,11 @@ class Capture:
         return self.position
 
     def resume(self, *patterns: str, position: Lsn | None = None) -> frozenset[str]:
+        """What has to be copied; then it is published."""
         relations = self.source.catalog(patterns or ("*",)).relations
-        return self.source.resume(self.identity, position or self.position, relations)
+        found = self.source.resume(self.identity, position or self.position, relations)
+        self.source.publish(relations)
+        return found
 
     def stream(self, position: Lsn | None = None) -> PostgresStream:
         """A stream in place of the one before: the server lets go of a slot a moment after its reader

@@ -333,7 +333,7 @@ def _as_owner(server: LocalPostgres, *command: str) -> None:
 
 @on_every_source
 def test_new_tables_are_added_and_named(source_db: Database, make_capture: MakeCapture) -> None:
-    """resume() publishes tables that came into the configuration, takes out those that left it, and
+    """A resume publishes tables that came into the configuration, takes out those that left it, and
     returns those that have to be copied."""
     source_db.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)")
     capture = make_capture(source_db)

@@ -223,9 +223,12 @@ class Source(Protocol):
         self, identity: str, position: Position, relations: Sequence[Relation]
     ) -> frozenset[str]:
         """For a sync with a checkpoint: raises PermanentError if the source is another one, or the
-        log since `position` is not whole, naming the gap and the way out. Adds new tables to the
-        publication, and returns those that were not published until now: they have to be copied,
-        whatever was known of them."""
+        log since `position` is not whole, naming the gap and the way out. Returns the tables some of
+        whose changes are not in it: they have to be copied, whatever was known of them."""
+
+    def publish(self, relations: Sequence[Relation]) -> None:
+        """Has the log hold the changes of exactly these tables from now on. Called after `resume`, once
+        the target knows which tables are to be copied: nobody can tell them from the others any more."""
 
     def head(self) -> Position:
         """The end of the log that the stream can reach now."""

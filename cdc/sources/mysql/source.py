@@ -94,8 +94,7 @@ class MysqlSource:
     def resume(
         self, identity_: str, position: Position, relations: Sequence[Relation]
     ) -> frozenset[str]:
-        """A log of row changes has those of every table: no table has to be published first. Those
-        whose rows were replaced without a trace right before the position are to be copied."""
+        """Tables whose rows were replaced without a trace right before the position are to be copied."""
         at = _place(position)
         identity.require_log(self._db)
         require_logged(self._db, self._server, relations)
@@ -103,6 +102,9 @@ class MysqlSource:
         identity.verify_identity(self._db, self._server, self._connect, self._home, identity_, at)
         identity.verify_log(self._db, self._server, self._connect, at, self.sync)
         return frozenset(at.replaced) & {r.table for r in relations}
+
+    def publish(self, relations: Sequence[Relation]) -> None:
+        """The log has every table."""
 
     def head(self) -> BinlogPosition:
         return replace(end_of_log(self._db, self._server), files=identity.files(self._db))

@@ -156,10 +156,32 @@ def create_slot(
     return Lsn.parse(rows[0][1] or "0/0")
 
 
-def ensure_publication(db: Connection, name: str, relations: Sequence[Relation]) -> frozenset[str]:
+def unpublished(db: Connection, name: str, relations: Sequence[Relation]) -> frozenset[str]:
+    """Which of these tables are not wholly published: some of their changes are not in the log."""
+    known, wanted = _known(db, name), {r.table for r in relations}
+    if known is None:
+        return frozenset(wanted)
+    return frozenset(wanted - known.tables | wanted & known.filtered)
+
+
+def ensure_publication(db: Connection, name: str, relations: Sequence[Relation]) -> None:
     """Makes the publication hold exactly these tables, which the catalog has found to be safe: a
     table without a usable identity in a publication would make PostgreSQL refuse the application's
-    own UPDATE and DELETE. Returns those that were not wholly published until now."""
+    own UPDATE and DELETE."""
+    known = _known(db, name)
+    with translating():
+        if known is None:
+            db.execute(create_statement(name, relations))
+        elif known.tables != {r.table for r in relations} or known.filtered:
+            db.execute(
+                sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(
+                    sql.Identifier(name), _tables(relations)
+                )
+            )
+
+
+def _known(db: Connection, name: str) -> Publication | None:
+    """Raises PermanentError for one that leaves changes out."""
     known = publication(db, name)
     if known is not None and not known.whole:
         raise PermanentError(
@@ -167,18 +189,7 @@ def ensure_publication(db: Connection, name: str, relations: Sequence[Relation])
             " via the partition root, for named tables, without generated columns",
             f"DROP PUBLICATION {name}; -- then `cdc snapshot`: changes may be missing from the log",
         )
-    wanted = {r.table for r in relations}
-    with translating():
-        if known is None:
-            db.execute(create_statement(name, relations))
-            return frozenset(wanted)
-        if known.tables != wanted or known.filtered:
-            db.execute(
-                sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(
-                    sql.Identifier(name), _tables(relations)
-                )
-            )
-    return frozenset(wanted - known.tables | wanted & known.filtered)
+    return known
 
 
 def create_statement(name: str, relations: Sequence[Relation]) -> sql.Composed:
@@ -218,8 +229,8 @@ def unpublish_keyless(db: Connection, name: str) -> list[str]:
     """Takes tables that have lost their identity out of the publication, because PostgreSQL refuses the
     application's own UPDATE and DELETE on them as long as they are in it. Returns their names.
 
-    Their next rows are not in the log, and need not be marked here: whoever publishes them again
-    (`ensure_publication`) is told to copy them."""
+    Their next rows are not in the log, and need not be marked here: whoever publishes them again is
+    told to copy them (`unpublished`)."""
     with translating():
         found = db.execute(_KEYLESS, (name,)).fetchall()
         if found:

@@ -103,7 +103,10 @@ class PostgresSource:
                 walsender, identity, at, self.name, self.sync, reading.head(self._db, "flush")
             )
         slot.verify_slot(self._db, self.name, self.sync, at)
-        return slot.ensure_publication(self._db, self.name, relations)
+        return slot.unpublished(self._db, self.name, relations)
+
+    def publish(self, relations: Sequence[Relation]) -> None:
+        slot.ensure_publication(self._db, self.name, relations)
 
     def head(self) -> Lsn:
         return reading.head(self._db, "flush")

@@ -1,0 +1,58 @@
+"""A table that was out of the publication for a while is copied again, whatever befalls the session that
+publishes it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.databases import Database, wait_until
+from tests.syncs import MakeSync, Sync
+from tests.targets import PostgresTarget, Target
+
+SCHEMA: Final = """
+    CREATE TABLE markers (id int PRIMARY KEY);
+    CREATE TABLE t (id int PRIMARY KEY, body text);
+    INSERT INTO t SELECT g, 'of before' FROM generate_series(1, 50) g"""
+
+MADE_AGAIN: Final = """
+    DROP TABLE t;
+    CREATE TABLE t (id int PRIMARY KEY, body text);
+    INSERT INTO t SELECT g, 'made again' FROM generate_series(40, 60) g"""
+
+
+def test_made_again_while_down(source_db: Database, target: Target, make_sync: MakeSync) -> None:
+    """DROP and CREATE of a synced table take it out of the publication: the next start copies it, and
+    the rows that only the old one had go."""
+    sync = copied(source_db, target, make_sync)
+    source_db.execute(MADE_AGAIN)
+    sync.start()
+    sync.wait_copied()
+    source_db.execute("UPDATE t SET body = 'and changed' WHERE id = 50")
+    sync.catch_up()
+    sync.assert_equal("t")
+
+
+def test_killed_before_the_target_knows(
+    source_db: Database, target_db: Database, make_sync: MakeSync
+) -> None:
+    """What is to be copied is written down on the target before the publication has the table: who finds
+    it there could not tell any more that its rows were never in the log."""
+    sync = copied(source_db, PostgresTarget(target_db), make_sync)
+    source_db.execute(MADE_AGAIN)
+    holder = target_db.connect(autocommit=False)
+    holder.execute("LOCK TABLE cdc.cdc_table IN EXCLUSIVE MODE")
+    sync.start()
+    waits = "SELECT 1 FROM pg_locks WHERE relation = 'cdc.cdc_table'::regclass AND NOT granted"
+    wait_until(lambda: target_db.rows(waits), message="the session writes down what it will copy")
+    sync.running.kill()
+    holder.rollback()
+    sync.finish()
+    sync.assert_equal("t")
+
+
+def copied(source: Database, target: Target, make_sync: MakeSync) -> Sync:
+    """A sync of every table in `public` that was copied once; nothing runs."""
+    source.execute(SCHEMA)
+    sync = make_sync(source, target, ["public.*"])
+    sync.finish()
+    return sync
