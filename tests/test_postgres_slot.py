@@ -486,12 +486,16 @@ def test_no_slot_and_no_walsender_left(
     table(database)
     capture = make_capture(database, sync="first")
     capture.start("t")
+    # The server counts one for a moment longer than its client.
+    walsenders = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'walsender'"
+    wait_until(lambda: not database.rows(walsenders), message="the first one has ended")
     kind, text, hint = failure(database, start)
     assert (kind, text) == (TransientError, "source: all replication slots are in use")
     assert (
         hint
         == "raise max_replication_slots on the source and restart it, or drop slots that nobody uses"
     )
+    wait_until(lambda: not database.rows(walsenders), message="the second one has ended")
     stream = capture.stream()
     stream.read(0.1)
     kind, text, hint = failure(database, start)
