@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from tests.killing import COPYING, STREAMING
 from tests.mysql_crm import Connection, numbers, run
 from tests.mysql_databases import MysqlDatabase
 from tests.mysql_pairs import Pair, from_each_source
@@ -126,6 +127,29 @@ def test_values_that_an_alter_changes(pair: Pair, make_sync: MakeSync) -> None:
         "MODIFY times int AS (id * 3) STORED",
     ):
         run(connection(sync), "SET SESSION sql_mode = ''", f"ALTER TABLE l {change}")
+        sync.finish()
+        sync.assert_equal("l")
+
+
+@from_each_source
+def test_killed_around_an_alter_that_changes_values(pair: Pair, make_sync: MakeSync) -> None:
+    """That the table is to be copied again is never forgotten, wherever the worker dies: before the ALTER
+    is behind the checkpoint, right after it, and in the copy."""
+    pair.source.execute("CREATE TABLE l (id int PRIMARY KEY, n int, times int AS (id * 2) STORED)")
+    pair.source.execute(f"INSERT INTO l (id) SELECT n FROM {numbers(100)}")
+    sync = make_sync(pair.source, pair.target, ["l"])
+    sync.finish()
+    for number, point in enumerate(STREAMING):
+        run(
+            connection(sync),
+            f"UPDATE l SET n = {number}",
+            f"ALTER TABLE l MODIFY times int AS (id * 1{number}) STORED",
+            f"INSERT INTO l (id) VALUES (20{number})",
+        )
+        sync.start(fault=f"{point}:1").dies_at_fault()
+        # What is confirmed may be so after the copy.
+        for copying in () if point == "position-confirmed" else COPYING:
+            sync.start(fault=f"{copying}:1").dies_at_fault()
         sync.finish()
         sync.assert_equal("l")
 
