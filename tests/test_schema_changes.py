@@ -87,6 +87,60 @@ def test_a_widened_column_is_widened_by_hand(sync: Sync) -> None:
     sync.assert_equal("t")
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["backlog", "one-batch"])
+def test_every_row_is_read_in_its_own_shape(sync: Sync, at_once: bool) -> None:
+    """Scenario 10: changes from before, between and behind several ALTERs are decoded with the shapes that
+    they were written with, be it one row's whole life, be the ALTER within its transaction."""
+    changes = (
+        "UPDATE t SET a = 'uno' WHERE id = 1",
+        "INSERT INTO t VALUES (5, 'first', 'life'), (6, 'kept', 'old')",
+        "INSERT INTO t SELECT g, 'many', 'first' FROM generate_series(100, 199) g",
+        """BEGIN; INSERT INTO t VALUES (3, 'three', 'z'); ALTER TABLE t DROP COLUMN b;
+            UPDATE t SET a = 'tres' WHERE id = 3; INSERT INTO t VALUES (4, 'four');
+            UPDATE t SET a = 'in 2' WHERE id = 5; COMMIT""",
+        "DELETE FROM t WHERE id = 5 OR id BETWEEN 100 AND 149",
+        "UPDATE t SET a = 'short' WHERE id >= 150",
+        "UPDATE t SET id = 7 WHERE id = 6",
+        # The table's first shape, once more.
+        "ALTER TABLE t ADD COLUMN b text",
+        "INSERT INTO t SELECT g, 'many', 'second' FROM generate_series(100, 119) g",
+        "UPDATE t SET b = 'later' WHERE id >= 180",
+        "UPDATE t SET b = 'bee' WHERE id IN (2, 4)",
+        "INSERT INTO t VALUES (5, 'anew', 'life')",
+        "ALTER TABLE t ALTER COLUMN a TYPE int USING length(a)",
+        "UPDATE t SET b = 'of int' WHERE id = 4",
+        "INSERT INTO t VALUES (8, 88, '8')",
+    )
+    if at_once:
+        sync.start()
+        sync.catch_up()
+        with sync.running.held():
+            for statement in changes:
+                sync.source.execute(statement)
+        sync.catch_up()
+    else:
+        for statement in changes:
+            sync.source.execute(statement)
+    sync.finish()
+    rows = rows_of(sync)
+    assert rows[:7] == [
+        (1, "uno", "x"),
+        (2, "two", "bee"),
+        (3, "tres", "z"),
+        (4, "4", "of int"),
+        (5, "anew", "life"),
+        # A new key is a new row.
+        (7, "kept", None),
+        (8, "88", "8"),
+    ]
+    assert rows[7:] == [
+        *((n, "many", "second") for n in range(100, 120)),
+        *((n, "short", "first") for n in range(150, 180)),
+        *((n, "short", "later") for n in range(180, 200)),
+    ]
+    sync.assert_nothing_healed()
+
+
 def test_a_new_value_of_an_enum_comes_as_text(
     source_db: Database, target: Target, make_sync: MakeSync
 ) -> None:
