@@ -38,7 +38,7 @@ CREATE TABLE not_synced (id bigint PRIMARY KEY, body text);
 """ + "".join(
     f"ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE EXTERNAL;"
     for table in ("by_key", "by_row", "by_code")
-    for column in "tjb"
+    for column in "tjba"
 )
 
 WIDE: Final = ("by_key", "by_row", "by_code")
