@@ -14,18 +14,16 @@ the model of copy and redo, ported as a property test to tests/test_applier_cont
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Final
 
 from appliers.applier import Applier
-from appliers.batch import Chunk
-from appliers.checkpoint import Copy, PlannedChunk, TableState
+from appliers.checkpoint import Copy, TableState
 from appliers.errors import OrderError, SyncError
 from appliers.relation import Relation
+from cdc.lanes import Lanes, beating
 from cdc.logs import event
 from cdc.sources.source import ChunkReader, CopyRound, Position, Source, StalePlanError
 
@@ -106,7 +104,6 @@ class Snapshot:
         self._rounds_end: Position | None = None
         self._dangling = False
         self._rests_until = 0.0
-        self._lock = threading.Lock()
         self.tables: dict[str, TableState] = applier.state.tables()
         self._settling = {t.table for t in self.tables.values() if t.copy is Copy.REDO}
         """Under redo because they were copied, not because a row was read again."""
@@ -255,108 +252,23 @@ class Snapshot:
 
     def _copy(self, copying: CopyRound, *, stop: Callable[[], bool]) -> None:
         """Copies what is planned. Chunks whose rows refer to rows that have not come yet are tried
-        again, one after the other, for as long as that gets any of them written."""
-        stale: set[str] = set()
-        chunks = self._applier.state.chunks()
-        late = self._in_lanes(copying, chunks, LANES, stale, stop)
+        again, one after the other, for as long as that gets any of them written; then all at once."""
+        lanes = Lanes(
+            self._source, self._applier, self._relations, self.tables, copying, self._beat, stop
+        )
+        late = lanes.copy(self._applier.state.chunks(), LANES)
         while late and not stop():
-            again = self._in_lanes(copying, list(late), 1, stale, stop)
+            again = lanes.copy(list(late), 1)
             if len(again) == len(late):
-                raise next(iter(again.values()))
+                lanes.copy_together(again)
+                break
             late = again
-        for table in stale:
+        for table in lanes.stale:
             state = self.tables[table]
             event(log, "table-rewritten", table=table)
             state.copy, state.rows, state.chunks = Copy.PENDING, 0, 0
             with self._applier.state.transaction():
                 self._applier.state.put_table(state)
-
-    def _in_lanes(
-        self,
-        copying: CopyRound,
-        chunks: list[PlannedChunk],
-        lanes: int,
-        stale: set[str],
-        stop: Callable[[], bool],
-    ) -> dict[PlannedChunk, OrderError]:
-        """Copies chunks in threads; gives those that came too early. Adds to `stale` the tables that
-        were rewritten."""
-        todo = deque(chunks)
-        errors: list[BaseException] = []
-        late: dict[PlannedChunk, OrderError] = {}
-        lane = (copying, todo, errors, late, stale, stop)
-        threads = [
-            threading.Thread(target=self._lane, args=lane, name=f"copy-{n}", daemon=True)
-            for n in range(min(lanes, self._applier.parallel, len(todo)))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for error in errors:
-            raise error
-        return late
-
-    def _lane(
-        self,
-        copying: CopyRound,
-        todo: deque[PlannedChunk],
-        errors: list[BaseException],
-        late: dict[PlannedChunk, OrderError],
-        stale: set[str],
-        stop: Callable[[], bool],
-    ) -> None:
-        """One thread's copies, over connections of its own."""
-        try:
-            reader = copying.reader()
-            applier = self._applier.fork()
-            prepared: set[str] = set()
-            try:
-                while todo and not errors and not stop():
-                    try:
-                        chunk = todo.popleft()
-                    except IndexError:
-                        break
-                    if chunk.table in stale:
-                        continue
-                    if chunk.table not in prepared:
-                        applier.prepare(self._relations[chunk.table], create=False)
-                        prepared.add(chunk.table)
-                    try:
-                        self._copy_chunk(reader, applier, chunk)
-                    except (StalePlanError, OrderError) as e:
-                        if isinstance(e, OrderError):
-                            late[chunk] = e
-                        else:
-                            stale.add(chunk.table)
-                        # It was in the middle of a chunk: only a new one is sure.
-                        applier.close()
-                        applier = self._applier.fork()
-                        prepared.clear()
-            finally:
-                reader.close()
-                applier.close()
-        except BaseException as e:  # noqa: BLE001 - raised again by the thread that waits
-            errors.append(e)
-
-    def _copy_chunk(self, reader: ChunkReader, applier: Applier, chunk: PlannedChunk) -> None:
-        state = self.tables[chunk.table]
-        relation = self._relations[chunk.table]
-        exact_at = str(reader.position)
-        if (only := self._source.bounded_to(chunk.bounds)) is not None:
-            # Before the chunk, which is struck off with its rows: a kill between them repeats both.
-            applier.sweep(relation, reader.keys(relation, only), only, exact_at)
-        blocks = self._beating(reader.read(relation, chunk.bounds, state.fingerprint))
-        part = Chunk(relation, chunk.number, blocks, again=only is not None)
-        rows = part.counted(applier.copy(part, exact_at))
-        with self._lock:
-            state.rows += rows
-            state.exact_at = exact_at
-
-    def _beating(self, blocks: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
-        for block in blocks:
-            self._beat()
-            yield block
 
     def _finish(self, reader: ChunkReader) -> None:
         """Puts the tables whose plan is through under redo, deleting what the source does not have."""
@@ -376,7 +288,7 @@ class Snapshot:
         rewritten meanwhile, and the next round tries again."""
         relation = self._relations[table]
         self._applier.prepare(relation, create=False)
-        keys = self._beating(reader.keys(relation, None))
+        keys = beating(self._beat, reader.keys(relation, None))
         try:
             # Here and not by the applier, which would be in the middle of something. From the first
             # block on the table is locked.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from appliers.applier import Applier
+from appliers.batch import Chunk
 from appliers.delta import UNCHANGED
 from appliers.errors import PermanentError
 from tests.applier_bed import TABLE, A, B, Bed, C, Item, by_id, position
@@ -105,6 +106,23 @@ def test_a_chunk_is_written_once(any_bed: Bed) -> None:
     assert state.chunks() == []
     table = state.tables()[TABLE]
     assert (table.rows, table.exact_at, table.chunks) == (3, position(6), 2)
+
+
+def test_chunks_that_are_copied_together(any_bed: Bed) -> None:
+    """As each by itself: written once, struck off, counted; here without references among them."""
+    applier = any_bed.open(begun=True)
+    any_bed.plan(applier, 3)
+
+    def chunks() -> list[Chunk]:
+        return [any_bed.chunk(0, [A, B]), any_bed.chunk(1, [C])]
+
+    assert applier.copy_together(chunks(), position(4)) == {TABLE: 3}
+    any_bed.target.execute("DELETE FROM item WHERE id = 2")
+    assert applier.copy_together(chunks(), position(5)) == {TABLE: 0}
+    assert any_bed.items() == by_id(A, C)
+    state = any_bed.open(None).state
+    assert [chunk.number for chunk in state.chunks()] == [2]
+    assert (state.tables()[TABLE].rows, state.tables()[TABLE].exact_at) == (3, position(4))
 
 
 def test_a_chunk_overwrites_and_clears_its_way(any_bed: Bed) -> None:

@@ -40,6 +40,65 @@ def test_a_copy_follows_the_targets_foreign_keys(
     sync.assert_equal("addresses", "customers", "zones")
 
 
+CIRCLE = """
+CREATE TABLE customers (
+    id int PRIMARY KEY, main_contact int, code int UNIQUE DEFERRABLE, body text);
+CREATE TABLE contacts (id int PRIMARY KEY, customer int NOT NULL REFERENCES customers{late}, body text);
+ALTER TABLE customers ADD FOREIGN KEY (main_contact) REFERENCES contacts{late};
+CREATE TABLE notes (id int PRIMARY KEY, contact int NOT NULL REFERENCES contacts);
+"""
+
+
+def circle(source: Database, rows: int) -> None:
+    source.execute(CIRCLE.format(late=" DEFERRABLE INITIALLY DEFERRED"))
+    each = f"repeat('c', 900) FROM generate_series(1, {rows}) g"
+    source.execute(
+        f"BEGIN; INSERT INTO customers SELECT g, g, g, {each};"
+        f" INSERT INTO contacts SELECT g, g, {each}; COMMIT"
+    )
+    source.execute("INSERT INTO notes SELECT id, id FROM contacts")
+
+
+@pytest.mark.parametrize("late", [" DEFERRABLE", " DEFERRABLE INITIALLY DEFERRED"])
+def test_a_copy_of_rows_that_refer_to_each_other(
+    source_db: Database, target_db: Database, make_sync: MakeSync, late: str
+) -> None:
+    """Scenario 48: customers name their main contact and contacts their customer, so that no chunk can be
+    the first: they come in one transaction, all or none when it is killed, with what refers to them; also
+    where a row is in the way."""
+    circle(source_db, 20_000)
+    target_db.execute(CIRCLE.format(late=late))
+    target_db.execute("INSERT INTO customers VALUES (-1, NULL, 7, 'stale')")
+    sync = make_sync(source_db, PostgresTarget(target_db), ["public.*"])
+    for point, there in (("chunk-written", 0), ("chunk-committed", 20_000)):
+        sync.start(fault=f"{point}:1").dies_at_fault()
+        for table in ("customers", "contacts", "notes"):
+            query = f"SELECT count(*) FROM {table} WHERE id > 0"
+            assert target_db.rows(query) == [(there,)], table
+    sync.finish()
+    sync.assert_equal("customers", "contacts", "notes")
+    assert {t.rows for t in tables_of(sync.target, sync.name).values()} == {20_000}
+
+
+def test_a_circle_that_the_target_cannot_wait_for_fails_by_name(
+    source_db: Database, target_db: Database, make_sync: MakeSync
+) -> None:
+    """Its foreign keys are looked at with every statement: the error says what to do, and that does."""
+    circle(source_db, 10)
+    target_db.execute(CIRCLE.format(late=""))
+    sync = make_sync(source_db, PostgresTarget(target_db), ["public.*"])
+    sync.start("--until-current")
+    assert sync.running.wait() == 1
+    assert re.search(
+        r"foreign key (customers_main_contact|contacts_customer)_fkey is", sync.log_tail()
+    )
+    assert "Try: make the foreign key DEFERRABLE on the target" in sync.log_tail()
+    for table, key in (("customers", "customers_main_contact"), ("contacts", "contacts_customer")):
+        target_db.execute(f"ALTER TABLE {table} ALTER CONSTRAINT {key}_fkey DEFERRABLE")
+    sync.finish()
+    sync.assert_equal("customers", "contacts", "notes")
+
+
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
 def test_a_copy_without_its_parents_fails_by_name(
     request: pytest.FixtureRequest, source_db: Database, kind: str, make_sync: MakeSync

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from appliers.postgres import own, preflight
 from appliers.postgres.backends import any_works
 from appliers.postgres.bulk import Bulk
 from appliers.postgres.connection import Session, Step, demand
-from appliers.postgres.copying import Copying, sweep
+from appliers.postgres.copying import Copies, sweep
 from appliers.postgres.durability import Durability
 from appliers.postgres.errors import translate, translated
 from appliers.postgres.lock import (
@@ -94,10 +94,11 @@ class PostgresApplier:
         self._durability = Durability(session)
         self._staging = Staging(session)
         self._tables = Tables(session, self._staging, self.policy)
-        self._copying: dict[Relation, Copying] = {}
         self._may_stage = session.value(
             "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')"
         )
+        work = partial(self._work, Batch([], None), None)
+        self._copies = Copies(work, self._tables, self.state, may_stage=self._may_stage)
 
     def close(self) -> None:
         session, self._opened = self._opened, None
@@ -160,15 +161,17 @@ class PostgresApplier:
     def _copy(self, chunk: Chunk, exact_at: str) -> int:
         with self._rolled_back(), translated(f"table {chunk.relation.table}"):
             self._session.execute("BEGIN")
-            if not self.state.strike(chunk.relation.table, chunk.number):
-                self._session.execute("ROLLBACK")
-                return 0
-            rows = self._copying_of(chunk.relation).write(chunk.blocks)
-            self.state.copied(chunk.relation.table, chunk.counted(rows), exact_at)
-            faults.point("chunk-written")
-            self._commit()
-            faults.point("chunk-committed")
+            rows = self._copies.write(chunk, exact_at)
+            self._commit_chunks()
         return rows
+
+    def copy_together(self, chunks: Sequence[Chunk], exact_at: str) -> dict[str, int]:
+        with self._rolled_back():
+            self._session.execute("BEGIN")
+            self._tables.defer_references()
+            written = self._copies.write_all(self._tables.parents_first(chunks), exact_at)
+            self._commit_chunks()
+        return written
 
     def sweep(
         self,
@@ -369,16 +372,13 @@ class PostgresApplier:
         self._redo.clear()
         self._changes = self._healed = 0
 
+    def _commit_chunks(self) -> None:
+        faults.point("chunk-written")
+        self._commit()
+        faults.point("chunk-committed")
+
     def _step(self, sql: str, values: Sequence[bytes | None] = ()) -> Step:
         return Step(self._session.prepare(sql, ()), values, None)
-
-    def _copying_of(self, relation: Relation) -> Copying:
-        found = self._copying.get(relation)
-        if found is None:
-            table = self._tables.of(relation)
-            work = self._work(Batch([], None), None)
-            found = self._copying[relation] = Copying(work, table, may_stage=self._may_stage)
-        return found
 
     @contextmanager
     def _rolled_back(self) -> Iterator[None]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Final
 
 import psycopg
 
+from appliers.batch import Chunk
 from appliers.postgres.connection import Session
+from appliers.postgres.errors import translated
 from appliers.postgres.names import listed
 from appliers.postgres.rows import Rows
 from appliers.postgres.staging import framed, joined
 from appliers.postgres.table import Table
+from appliers.postgres.tables import Tables
 from appliers.postgres.work import Work
+from appliers.relation import Relation
+from appliers.state import State
 
 Blocks = Iterator[list[bytes]]
 
@@ -84,6 +89,47 @@ class Copying:
             yield data
             if size > KEPT_BYTES:
                 return
+
+
+class Copies:
+    """The copies of an applier's tables, each chunk struck off the plan with its rows, inside of the
+    transaction that is open."""
+
+    def __init__(
+        self, work: Callable[[], Work], tables: Tables, state: State, *, may_stage: bool
+    ) -> None:
+        self._work = work
+        self._tables = tables
+        self._state = state
+        self._may_stage = may_stage
+        self._copying: dict[Relation, Copying] = {}
+
+    def write(self, chunk: Chunk, exact_at: str) -> int:
+        """Returns its rows; nothing is written of one that was struck off before."""
+        table = chunk.relation.table
+        if not self._state.strike(table, chunk.number):
+            return 0
+        rows = self._of(chunk.relation).write(chunk.blocks)
+        self._state.copied(table, chunk.counted(rows), exact_at)
+        return rows
+
+    def write_all(self, chunks: Iterable[Chunk], exact_at: str) -> dict[str, int]:
+        """Returns by how many rows each table's copy has grown."""
+        written: dict[str, int] = {}
+        for chunk in chunks:
+            table = chunk.relation.table
+            with translated(f"table {table}"):
+                rows = chunk.counted(self.write(chunk, exact_at))
+                written[table] = written.get(table, 0) + rows
+        return written
+
+    def _of(self, relation: Relation) -> Copying:
+        found = self._copying.get(relation)
+        if found is None:
+            table = self._tables.of(relation)
+            found = Copying(self._work(), table, may_stage=self._may_stage)
+            self._copying[relation] = found
+        return found
 
 
 def sweep(session: Session, table: Table, blocks: Blocks, only: Mapping[str, str]) -> int:

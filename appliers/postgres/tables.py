@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import psycopg
 
+from appliers.batch import Chunk
 from appliers.errors import FormatError, TableGoneError
 from appliers.postgres.catalog import TargetTable, find_table, read_table
 from appliers.postgres.connection import Session
@@ -85,6 +86,30 @@ class Tables:
         )
         names = (t.partition(".") for t in synced)
         return {tuple(p) for p in parents} <= {place_of(relation, s, name) for s, _, name in names}
+
+    def defer_references(self) -> None:
+        """Foreign keys that may wait do so until the open transaction ends. No unique constraint: a row
+        that is in the way has to be found at once."""
+        names = self._session.value(
+            "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('%I.%I', n.nspname, k.conname), ', ')"
+            " FROM pg_catalog.pg_constraint AS k"
+            " JOIN pg_catalog.pg_namespace AS n ON n.oid = k.connamespace"
+            " WHERE k.contype = 'f' AND k.condeferrable"
+        )
+        if names:
+            self._session.execute(f"SET CONSTRAINTS {names} DEFERRED")
+
+    def parents_first(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """By the foreign keys that do not wait."""
+        parents: dict[int, set[int]] = {self.of(c.relation).target.oid: set() for c in chunks}
+        for child, parent in self._session.rows(
+            "SELECT conrelid::int8, confrelid::int8 FROM pg_catalog.pg_constraint"
+            " WHERE contype = 'f' AND NOT condeferrable"
+        ):
+            if child in parents:
+                parents[child].add(parent)
+        ranks = _ranks(parents)
+        return sorted(chunks, key=lambda c: ranks[self.of(c.relation).target.oid])
 
     def accepts_binary(self, relation: Relation) -> bool:
         """Whether every column's binary form means the same to the target's table, or to the one that
