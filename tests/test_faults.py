@@ -104,10 +104,9 @@ def ends_equal(source: Database, target: Target, sync: Sync, since: int) -> None
 
 
 def test_the_slot_never_passes_the_checkpoint(
-    source_db: Database, target_db: Database, make_sync: MakeSync, seed: int
+    source_db: Database, target: Target, make_sync: MakeSync, seed: int
 ) -> None:
     """Scenario 5: sampled while the workload runs, the worker is killed, and large transactions pass."""
-    target = PostgresTarget(target_db)
     sync, since = started(make_sync, source_db, target)
     slot = Slot(source_db, sync)
     with slot.watched(), Workload(source_db.url, seed, pace=0.01) as workload:
