@@ -87,6 +87,18 @@ def test_a_widened_column_is_widened_by_hand(sync: Sync) -> None:
     sync.assert_equal("t")
 
 
+@into_one_target
+def test_values_that_an_alter_converts_come_with_a_copy(sync: Sync) -> None:
+    """They are not in the log: rows that nobody writes keep what they had until then."""
+    sync.source.execute("ALTER TABLE t ALTER COLUMN a TYPE varchar(4) USING 'x' || left(a, 3)")
+    sync.source.execute("UPDATE t SET b = 'again' WHERE id = 2")
+    sync.finish()
+    assert rows_of(sync) == [(1, "one", "x"), (2, "xtwo", "again")]
+    sync.start()
+    sync.request("public.t")
+    sync.assert_equal("t")
+
+
 @pytest.mark.parametrize("at_once", [False, True], ids=["backlog", "one-batch"])
 def test_every_row_is_read_in_its_own_shape(sync: Sync, at_once: bool) -> None:
     """Scenario 10: changes from before, between and behind several ALTERs are decoded with the shapes that
