@@ -112,9 +112,10 @@ class Applier(Protocol):
 
     def copy_together(self, chunks: Sequence[Chunk], exact_at: str) -> dict[str, int]:
         """Writes chunks whose rows refer to each other's in a circle, so that `copy` of none of them can
-        be the first; returns by how many rows each table's copy has grown. Where the target looks at references, all are written
-        in one transaction or none is: those that can wait do until it ends. Raises OrderError where
-        that is not enough. Each chunk's blocks are read to their end before the next one's are begun."""
+        be the first; returns by how many rows each table's copy has grown. Where the target looks at
+        references, all are written in one transaction or none is: those that can wait do until it
+        ends. Raises OrderError where that is not enough. Each chunk's blocks are read to their end
+        before the next one's are begun."""
 
     def sweep(
         self,
