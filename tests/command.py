@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -119,6 +120,21 @@ class Command:
 
     def _said(self, command: str) -> Path:
         return self.directory / f"{command}.stderr"
+
+
+def lines_of(process: subprocess.Popen[str], count: int, timeout: float = 60) -> list[str]:
+    """The next lines of a started command's standard output. One that is too late is killed, so that it
+    fails the test rather than holding it up for ever."""
+    assert process.stdout is not None
+    late = threading.Timer(timeout, process.kill)
+    late.start()
+    try:
+        found = [process.stdout.readline() for _ in range(count)]
+    finally:
+        late.cancel()
+    came = len([line for line in found if line])
+    assert came == count, f"expected {count} lines within {timeout:g} seconds, got {came}"
+    return found
 
 
 def _end(process: subprocess.Popen[str]) -> None:

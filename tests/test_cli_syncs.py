@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from tests.command import CDC, CUSTOMER, Ask, Command, cdc, copy, crm
+from tests.command import CDC, CUSTOMER, Ask, Command, cdc, copy, crm, lines_of
 from tests.databases import Database
 from tests.servers import wait_until
 
@@ -107,9 +107,8 @@ class TestSyncs:
     def test_watch(self, cdc: Command, copy: Ask) -> None:
         """With --json one line every second, until Ctrl-C."""
         watching = cdc.start("status", "--watch", "--json")
-        assert watching.stdout is not None
-        for _ in range(2):
-            assert json.loads(watching.stdout.readline())["syncs"][0]["state"] == "new"
+        for line in lines_of(watching, 2):
+            assert json.loads(line)["syncs"][0]["state"] == "new"
         watching.send_signal(signal.SIGINT)
         assert watching.wait(10) == 130
         assert cdc.said("status") == ""

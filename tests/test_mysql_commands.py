@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.command import CUSTOMER, Command, cdc
+from tests.command import CUSTOMER, Command, cdc, lines_of
 from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase
 from tests.test_cli_syncs import STATUS_KEYS
@@ -100,8 +100,7 @@ class TestTail:
         crm.execute("UPDATE customers SET name = 'uno' WHERE id = 1")
         cdc.ok("run", "--until-current")
         crm.execute("INSERT INTO customers VALUES (2, 'two', NULL), (3, 'three', NULL)")
-        assert long.stdout is not None
-        found = [json.loads(long.stdout.readline()) for _ in range(4)]
+        found = [json.loads(line) for line in lines_of(long, 4)]
         long.send_signal(signal.SIGINT)
         assert long.wait(10) == 130
         assert lines(cdc, 2, "--from-start") == found[2:]
@@ -114,8 +113,8 @@ class TestTail:
         cdc.wait_for(state="streaming")
         tail = started(cdc, crm)
         crm.execute("INSERT INTO customers VALUES (2, 'now', 'é')")
-        assert tail.stdout is not None
-        assert json.loads(tail.stdout.readline())["after"] == {"id": 2, "name": "now", "notes": "é"}
+        found = json.loads(lines_of(tail, 1)[0])
+        assert found["after"] == {"id": 2, "name": "now", "notes": "é"}
         wait_until(lambda: cdc.status()["changes_applied"] == 2, message="the sync goes on")
         tail.send_signal(signal.SIGINT)
         assert tail.wait(10) == 130
@@ -147,8 +146,7 @@ class TestTail:
             return
         tail = started(cdc, database)
         database.execute("INSERT INTO customers VALUES (1)")
-        assert tail.stdout is not None
-        assert json.loads(tail.stdout.readline())["key"] == {"id": 1}
+        assert json.loads(lines_of(tail, 1)[0])["key"] == {"id": 1}
 
 
 class TestStatus:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.command import CDC, Command, cdc
+from tests.command import CDC, Command, cdc, lines_of
 from tests.databases import Database
 from tests.servers import on_every_source, wait_until
 
@@ -33,8 +33,7 @@ def started(cdc: Command, source_db: Database) -> Command:
 def lines(cdc: Command, count: int, *arguments: str) -> list[Any]:
     """The first lines of a tail."""
     tail = cdc.start("tail", "copy", *arguments)
-    assert tail.stdout is not None
-    found = [json.loads(tail.stdout.readline()) for _ in range(count)]
+    found = [json.loads(line) for line in lines_of(tail, count)]
     tail.send_signal(signal.SIGINT)
     assert tail.wait(10) == 130
     assert cdc.said("tail") == ""
@@ -106,8 +105,7 @@ def test_from_now(started: Command, source_db: Database) -> None:
         )
     )
     source_db.execute("INSERT INTO customers VALUES (2, 'now', NULL)")
-    assert tail.stdout is not None
-    assert json.loads(tail.stdout.readline())["after"]["name"] == "now"
+    assert json.loads(lines_of(tail, 1)[0])["after"]["name"] == "now"
 
 
 def test_a_reader_that_has_seen_enough(started: Command, source_db: Database) -> None:
