@@ -26,6 +26,7 @@ HOSTILE: Final = {
 BOTH: Final = {
     "sql_mode": "'ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT,PAD_CHAR_TO_FULL_LENGTH,NO_ZERO_DATE'",
     "time_zone": "'+05:00'",
+    "lc_messages": "'de_DE'",
     "autocommit": "0",
     "foreign_key_checks": "0",
     "unique_checks": "0",
@@ -208,3 +209,22 @@ def server_of(request: pytest.FixtureRequest, fresh_mysql_database: Fresh) -> An
         return target
 
     return make
+
+
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+def test_errors_of_a_server_that_speaks_german(
+    request: pytest.FixtureRequest,
+    source_db: Database,
+    fresh_mysql_database: Fresh,
+    cdc: Command,
+    flavour: str,
+) -> None:
+    """A value that does not fit is told by its column, as by a server that speaks English."""
+    make: MakeMysql = request.getfixturevalue(f"make_{flavour}")
+    target = fresh_mysql_database(make())
+    target.execute("SET GLOBAL lc_messages = 'de_DE'")
+    target.execute("CREATE TABLE customers (id int PRIMARY KEY, name varchar(3))")
+    source_db.execute("CREATE TABLE customers (id int PRIMARY KEY, name text)")
+    source_db.execute("INSERT INTO customers VALUES (1, 'longer')")
+    cdc.configure(source_db.url, target.url, sync={"tables": ["customers"]})
+    assert "too long for column name" in cdc.run("run", "--until-current").stderr

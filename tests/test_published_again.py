@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import pytest
+
 from tests.databases import Database, wait_until
 from tests.syncs import MakeSync, Sync
-from tests.targets import PostgresTarget, Target
+from tests.targets import PostgresTarget, Target, differences
 
 SCHEMA: Final = """
     CREATE TABLE markers (id int PRIMARY KEY);
@@ -28,6 +30,32 @@ def test_made_again_while_down(source_db: Database, target: Target, make_sync: M
     sync.start()
     sync.wait_copied()
     source_db.execute("UPDATE t SET body = 'and changed' WHERE id = 50")
+    sync.catch_up()
+    sync.assert_equal("t")
+
+
+@pytest.mark.parametrize(
+    "altering",
+    [
+        "ALTER PUBLICATION cdc_{name} DROP TABLE t",
+        "ALTER PUBLICATION cdc_{name} SET TABLE t WHERE (id > 5), markers",
+        MADE_AGAIN,
+    ],
+    ids=["dropped", "filtered", "made again"],
+)
+def test_taken_out_while_it_streams(
+    source_db: Database, target: Target, make_sync: MakeSync, altering: str
+) -> None:
+    """Nobody has to start the sync again: it sees that changes are missing from the log, and copies."""
+    sync = copied(source_db, target, make_sync)
+    sync.start()
+    sync.catch_up()
+    source_db.execute(altering.format(name=sync.name))
+    source_db.execute(
+        "INSERT INTO t VALUES (1000, 'not in the log'); UPDATE t SET body = 'nor' WHERE id = 3"
+    )
+    wait_until(lambda: not differences(source_db, target, ["t"]), 60, "the table is copied again")
+    source_db.execute("UPDATE t SET body = 'in the log' WHERE id = 1000")
     sync.catch_up()
     sync.assert_equal("t")
 

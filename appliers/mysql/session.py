@@ -33,6 +33,8 @@ SETTINGS: Final[dict[str, str]] = {
     "time_zone": "'+00:00'",
     "transaction_isolation": "'READ-COMMITTED'",
     "tx_isolation": "'READ-COMMITTED'",
+    # What an error is about, a column or the lack of room, is read in its text.
+    "lc_messages": "'en_US'",
     "completion_type": "0",
     "foreign_key_checks": "1",
     "unique_checks": "1",

@@ -25,6 +25,8 @@ SETTINGS: Final[dict[str, str]] = {
     # How values are printed: no padded CHAR, no other meaning of quotes and backslashes.
     "sql_mode": "''",
     "sql_quote_show_create": "1",
+    # What an error is about is read in its text.
+    "lc_messages": "'en_US'",
     "time_zone": "'+00:00'",
     "tx_isolation": "'REPEATABLE-READ'",
     "transaction_isolation": "'REPEATABLE-READ'",

@@ -58,6 +58,7 @@ class PostgresSource:
         self._interrupted = threading.Event()
         self._types = TypeCatalog()
         self._catalog = Catalog(())
+        self._published: Sequence[Relation] = ()
 
     def open(self) -> None:
         self._connection = connect(self._info)
@@ -87,7 +88,7 @@ class PostgresSource:
 
     def start(self, relations: Sequence[Relation]) -> Opening:
         self._require_logical()
-        slot.ensure_publication(self._db, self.name, relations)
+        self.publish(relations)
         with self._walsender() as walsender:
             identity = slot.identify(walsender, self.name)
             position = slot.create_slot(walsender, self._db, self.name, self._interrupted.is_set)
@@ -107,6 +108,7 @@ class PostgresSource:
 
     def publish(self, relations: Sequence[Relation]) -> None:
         slot.ensure_publication(self._db, self.name, relations)
+        self._published = relations
 
     def head(self) -> Lsn:
         return reading.head(self._db, "flush")
@@ -135,7 +137,8 @@ class PostgresSource:
         return SourceLog(row[0], row[1]) if row else SourceLog()
 
     def tend(self) -> None:
-        """A migration may drop the key of a published table while we stream."""
+        """A migration may drop the key of a published table while we stream, or make it anew; and somebody
+        may alter the publication: what is not in the log is copied by the session that comes next."""
         now = time.monotonic()
         if now - self._tended_at < TEND_EVERY:
             return
@@ -146,6 +149,12 @@ class PostgresSource:
                 f"source: {', '.join(lost)} has lost its replica identity and was taken out of publication"
                 f" {self.name}: PostgreSQL would have refused the application's updates",
                 "give it a primary key again, or leave it out of `tables`",
+            )
+        left = slot.left_out(self._db, self.name, self._published)
+        if left:
+            raise TransientError(
+                f"source: publication {self.name} does not publish {', '.join(left)} any more",
+                "the sync begins again, and copies what was not in the log",
             )
 
     def stream(self, position: Position, *, binary: bool, shape: Shape) -> PostgresStream:
