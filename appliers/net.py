@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, cast
 
 from appliers.delta import UNCHANGED, Commit, Delta, Op, Run
@@ -43,6 +44,11 @@ class Segment:
 
 def segments(deltas: Iterable[Delta | Run]) -> Iterator[Segment]:
     """Splits deltas at truncates, and where a table's shape changes."""
+    deltas = list(deltas)
+    relations = set(map(itemgetter(1), deltas))
+    if len(relations) == 1 and Op.TRUNCATE not in map(itemgetter(0), deltas):
+        yield Segment({relations.pop(): deltas})  # many batches are of one table: half the time
+        return
     segment = Segment()
     tables: dict[str, Relation] = {}
     truncate: Delta | Run | None = None

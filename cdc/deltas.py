@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
+from typing import cast
 
 from appliers.delta import Delta, Op, Run
 from appliers.errors import PermanentError
@@ -35,6 +38,16 @@ class Deriver:
         """The deltas of a piece's changes, in order."""
         new, inserts = tuple.__new__, Op.INSERTS
         return [new(Run if c[0] is inserts else Delta, c) for c in piece.runs]  # type: ignore[misc]
+
+    def derive(self, piece: Piece) -> None:
+        """Puts the deltas, tuples of the same fields, in the changes' place. The thread that reads does
+        it: it has time while the other waits for the target, which stands still while that one works."""
+        piece.runs = self.deltas(piece)  # type: ignore[assignment]
+
+
+def deltas_of(pieces: Sequence[Piece]) -> list[Delta | Run]:
+    """The deltas of pieces that `Deriver.derive` has been through, in order."""
+    return cast("list[Delta | Run]", list(chain.from_iterable(p.runs for p in pieces)))
 
 
 def customers_are_read(relation: Relation) -> bool:

@@ -17,7 +17,7 @@ from appliers.errors import FormatError, OrderError, PermanentError, SyncError
 from appliers.relation import Relation
 from cdc.config import Customer, Sync
 from cdc.confirming import Confirming
-from cdc.deltas import Deriver, customers_are_read
+from cdc.deltas import Deriver, customers_are_read, deltas_of
 from cdc.goal import Ending, Goal
 from cdc.gone import gone
 from cdc.logs import event
@@ -211,7 +211,7 @@ class Session:
 
     def _start_reader(self, mailbox: Mailbox) -> Reader:
         stream = self._source.stream(self._through, binary=self._binary, shape=self._deriver.shape)
-        reader = Reader(stream, mailbox)
+        reader = Reader(stream, mailbox, self._deriver.derive)
         reader.start()
         return reader
 
@@ -311,9 +311,7 @@ class Session:
         if self._joins and not self._open:
             self._owed = self._snapshot.ahead()
         self._tracker.applying(pieces[0].oldest)
-        deltas = self._deriver.deltas(pieces[0])
-        for piece in pieces[1:]:
-            deltas += self._deriver.deltas(piece)
+        deltas = deltas_of(pieces)
         for relation in {d[1] for d in deltas} - self._prepared:
             self._prepare(relation)
         self._committed_at = pieces[-1].commit.committed_at

@@ -254,16 +254,16 @@ def _whole_rows(
     Nobody asks each image whether it is whole: making the row fails if it is not.
     """
     rows, has_unchanged = rows or table.rows_of(table.written), table.relation.has_unchanged
-    items = iter(images.items())
+    keys, values = iter(images), iter(images.values())
     number = FIRST
-    while some := dict(islice(items, number)):
+    while some := list(islice(values, number)):
+        named = list(islice(keys, len(some)))
         try:
-            data = rows(list(some.values()))
+            data = rows(some)
         except ImageError:
-            gaps = {key: image for key, image in some.items() if has_unchanged(image)}
-            partial |= gaps
-            some = {key: image for key, image in some.items() if key not in gaps}
-            data = rows(list(some.values()))
+            partial |= {k: i for k, i in zip(named, some, strict=True) if has_unchanged(i)}
+            some = [i for k, i in zip(named, some, strict=True) if k not in partial]
+            data = rows(some)
         if data:
             yield len(some), data
             number = about(number, data, piece)

@@ -34,7 +34,9 @@ PIECE_BYTES: Final = 4 << 20
 
 PIECE_ROWS: Final = 20_000
 READ_BYTES: Final = 1 << 20
-"""How much one `read` gives at most, about."""
+FIRST_BYTES: Final = 1 << 17
+"""How much one `read` gives at most, about: at first, and then twice as much each time. Whoever waits for
+the beginning of a backlog has nothing to do."""
 
 REST: Final = 0.016
 """Seconds that a reader which is behind lets the socket fill before it looks again. One that is in
@@ -91,6 +93,7 @@ class PostgresStream:
         self._in_pieces = False
         self._out: list[Piece | Progress] = []
         self._out_size = 0
+        self._most = FIRST_BYTES
         self._said = start
 
     def read(self, timeout: float) -> list[Piece | Progress]:
@@ -104,15 +107,16 @@ class PostgresStream:
                 # some messages more are likely: to ask the socket first would let go of the
                 # interpreter, which the other thread gives back only after its switch interval.
                 wait = 0.0 if self._out else until - time.monotonic()
-                if self._out_size < READ_BYTES and (took or self._wait(wait)):
+                if self._out_size < self._most and (took or self._wait(wait)):
                     self._conn.consume_input()
                     rested = False
-                elif self.behind and self._out and not rested and self._out_size < READ_BYTES:
+                elif self._may_rest() and not rested:
                     time.sleep(REST)
                     self._conn.consume_input()
                     rested = True
                 elif self._out or wait <= 0:
                     out, self._out, self._out_size = self._out, [], 0
+                    self._most = min(2 * self._most, READ_BYTES)
                     return out
             except psycopg.Error as e:
                 raise translated(e) from e
@@ -121,6 +125,9 @@ class PostgresStream:
                 raise PermanentError(
                     f"source: damaged message from pgoutput: {what}", "report this as a bug"
                 ) from e
+
+    def _may_rest(self) -> bool:
+        return self.behind and READ_BYTES == self._most > self._out_size > 0
 
     def keepalive(self) -> None:
         now = time.monotonic()
