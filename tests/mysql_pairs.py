@@ -44,3 +44,9 @@ def mysql_pair_target(request: pytest.FixtureRequest, kind: str) -> Target:
     if kind == "postgres":
         return PostgresTarget(request.getfixturevalue("target_db"))
     return MysqlTarget(request.getfixturevalue(f"{kind}_target"))
+
+
+def some_pairs(*usual: str) -> pytest.MarkDecorator:
+    """These pairs in `make test`, the others in `make faults`: for what is long, and alike in all."""
+    marked = [p if p in usual else pytest.param(p, marks=pytest.mark.faults) for p in PAIRS]
+    return pytest.mark.parametrize("pair", marked, indirect=True)

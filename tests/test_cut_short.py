@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.databases import Database
 from tests.mysql_crm import numbers
-from tests.mysql_pairs import Pair
+from tests.mysql_pairs import Pair, some_pairs
 from tests.proxy import Proxy
 from tests.syncs import MakeSync, Source, Sync, told
 from tests.targets import Target
@@ -79,6 +79,7 @@ def test_from_postgres(source_db: Database, target: Target, make_sync: MakeSync)
     survives(source_db, target, make_sync, insert)
 
 
+@some_pairs("mariadb-mariadb", "mariadb-sqlite")
 def test_from_mysql(pair: Pair, make_sync: MakeSync) -> None:
     """The same from MariaDB and MySQL, in every pair."""
     pair.source.execute("CREATE TABLE events (id bigint PRIMARY KEY, body text)")

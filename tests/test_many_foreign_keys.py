@@ -12,7 +12,7 @@ import pytest
 from tests.databases import Database
 from tests.mysql_crm import run
 from tests.mysql_databases import MysqlDatabase
-from tests.mysql_pairs import Pair
+from tests.mysql_pairs import Pair, some_pairs
 from tests.syncs import MakeSync, Sync
 from tests.targets import MysqlTarget, Target
 
@@ -75,6 +75,7 @@ def follow(sync: Sync) -> None:
     sync.assert_nothing_healed()
 
 
+@some_pairs("mariadb-mariadb", "mariadb-sqlite")
 def test_from_mysql(pair: Pair, make_sync: MakeSync) -> None:
     """Copied and streamed, in every pair."""
     run(pair.source.connect(), *tables(), *fill())

@@ -60,7 +60,7 @@ class Crowd:
             self._ours.pop().close()
 
 
-@pytest.fixture(params=["mariadb", "mysql"])
+@pytest.fixture(params=["mariadb", pytest.param("mysql", marks=pytest.mark.faults)])
 def server(request: pytest.FixtureRequest, fresh_mysql_database: Fresh) -> MysqlDatabase:
     make: MakeMysql = request.getfixturevalue(f"make_{request.param}")
     # Users can be limited later only where they are when the server starts.

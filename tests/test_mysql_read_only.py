@@ -72,7 +72,7 @@ class Sync:
         self._cdc.wait_for(state="streaming", error=None)
 
 
-@pytest.fixture(params=["mariadb", "mysql"])
+@pytest.fixture(params=["mariadb", pytest.param("mysql", marks=pytest.mark.faults)])
 def server(request: pytest.FixtureRequest) -> LocalMysql:
     make: MakeMysql = request.getfixturevalue(f"make_{request.param}")
     return make()

@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.databases import Database
 from tests.mysql_databases import MysqlDatabase
-from tests.mysql_pairs import Pair
+from tests.mysql_pairs import Pair, some_pairs
 from tests.syncs import MakeSync, Source, Sync
 from tests.targets import MysqlTarget, Row, Target
 
@@ -115,6 +115,7 @@ def test_from_postgres(source_db: Database, target: Target, make_sync: MakeSync)
     go_the_whole_way(make_sync(source_db, target, ["public.*"]), ours)
 
 
+@some_pairs("mariadb-mariadb", "mariadb-sqlite")
 def test_from_mysql(pair: Pair, make_sync: MakeSync) -> None:
     """In every pair."""
     ours = Names(pair.source)
