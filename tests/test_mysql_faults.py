@@ -14,7 +14,7 @@ from tests.databases import wait_until
 from tests.mysql_crm import TABLES, fill, large_transaction, numbers, run
 from tests.mysql_databases import MysqlDatabase
 from tests.mysql_fixtures import MakeMysql
-from tests.mysql_pairs import PAIRS, Pair, from_each_source
+from tests.mysql_pairs import PAIRS, Pair, from_each_source, some_pairs
 from tests.mysql_servers import LocalMysql
 from tests.mysql_workload import Workload
 from tests.proxy import Proxy
@@ -290,7 +290,7 @@ def test_another_server_behind_the_same_address(
     assert target.rows("SELECT count(*) FROM events") == [(0,)]
 
 
-@from_each_source
+@some_pairs("mariadb-sqlite", "mysql-mysql")
 def test_one_target_down_does_not_slow_the_other(
     request: pytest.FixtureRequest,
     fresh_mysql_database: FreshDatabase,
