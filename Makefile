@@ -13,7 +13,7 @@ UV_VERSION := 0.13.9
 CANDIDATES = $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 # What the editable install is made of: the parts in C are built with it.
-PROJECT := pyproject.toml setup.py $(shell find appliers cdc -name '_*.c')
+PROJECT := pyproject.toml setup.py $(shell find appliers cdc -name '_*.[ch]')
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The lock file is the whole truth: hashes for what is fetched, and the build uses what it brought.
 INSTALL_PROJECT = $(PIP_INSTALL) --no-deps --no-build-isolation --editable .

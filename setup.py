@@ -8,9 +8,11 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 SOURCES = sorted(p for package in ("appliers", "cdc") for p in Path(package).rglob("_*.c"))
+HEADERS = ["appliers/_lines.h"]
 
 setup(
     ext_modules=[
-        Extension(".".join(p.with_suffix("").parts), [p.as_posix()], optional=True) for p in SOURCES
+        Extension(".".join(p.with_suffix("").parts), [p.as_posix()], depends=HEADERS, optional=True)
+        for p in SOURCES
     ]
 )

@@ -9,6 +9,8 @@
 #include <Python.h>
 #include <stdint.h>
 
+#include "_lines.h"
+
 /* MaxTupleAttributeNumber, src/include/access/htup_details.h: no row has more columns. */
 #define MOST 1664
 
@@ -225,18 +227,8 @@ text_row(const Columns *self, const Field *fields, const char *types, char *out)
     (void)types;
     for (int i = 0; i < self->wanted_count; i++) {
         const Field *f = &fields[self->wanted[i]];
-        if (*f->at == 't') {
-            const unsigned char *p = f->at + 5, *end = p + f->size;
-            for (; p < end; p++) {
-                switch (*p) {
-                case '\\': *out++ = '\\'; *out++ = '\\'; break;
-                case '\n': *out++ = '\\'; *out++ = 'n'; break;
-                case '\r': *out++ = '\\'; *out++ = 'r'; break;
-                case '\t': *out++ = '\\'; *out++ = 't'; break;
-                default: *out++ = (char)*p;
-                }
-            }
-        }
+        if (*f->at == 't')
+            out = put_escaped(out, f->at + 5, f->size);
         else if (*f->at == 'n')
             out = put(out, "\\N", 2);
         else {

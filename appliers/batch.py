@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from appliers.delta import Commit, Delta, Run, number_of_rows
@@ -65,6 +65,16 @@ class Chunk:
     def counted(self, rows: int) -> int:
         """How many of its rows make the table's copy larger."""
         return 0 if self.again else rows
+
+
+def grown(chunks: Iterable[Chunk], copy: Callable[[Chunk], int]) -> dict[str, int]:
+    """By how many rows each table's copy grows when `copy`, which gives the rows that it wrote, has been
+    called for each chunk in turn."""
+    rows: dict[str, int] = {}
+    for chunk in chunks:
+        table = chunk.relation.table
+        rows[table] = rows.get(table, 0) + chunk.counted(copy(chunk))
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

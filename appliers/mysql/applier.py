@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from appliers import faults
-from appliers.batch import Applied, Batch, Chunk, Rereader
+from appliers.batch import Applied, Batch, Chunk, Rereader, grown
 from appliers.checkpoint import Copy
 from appliers.errors import OrderError, SyncError
 from appliers.finding import Finding
@@ -151,12 +151,7 @@ class MysqlApplier:
 
     def copy_together(self, chunks: Sequence[Chunk], exact_at: str) -> dict[str, int]:
         """No reference is looked at while both of its tables are copied: none has to wait."""
-        written: dict[str, int] = {}
-        for chunk in chunks:
-            table = chunk.relation.table
-            rows = chunk.counted(self.copy(chunk, exact_at))
-            written[table] = written.get(table, 0) + rows
-        return written
+        return grown(chunks, lambda chunk: self.copy(chunk, exact_at))
 
     def sweep(
         self,

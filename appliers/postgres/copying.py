@@ -8,7 +8,7 @@ from typing import Final
 
 import psycopg
 
-from appliers.batch import Chunk
+from appliers.batch import Chunk, grown
 from appliers.postgres.connection import Session
 from appliers.postgres.errors import translated
 from appliers.postgres.names import listed
@@ -107,21 +107,16 @@ class Copies:
     def write(self, chunk: Chunk, exact_at: str) -> int:
         """Returns its rows; nothing is written of one that was struck off before."""
         table = chunk.relation.table
-        if not self._state.strike(table, chunk.number):
-            return 0
-        rows = self._of(chunk.relation).write(chunk.blocks)
-        self._state.copied(table, chunk.counted(rows), exact_at)
+        with translated(f"table {table}"):
+            if not self._state.strike(table, chunk.number):
+                return 0
+            rows = self._of(chunk.relation).write(chunk.blocks)
+            self._state.copied(table, chunk.counted(rows), exact_at)
         return rows
 
     def write_all(self, chunks: Iterable[Chunk], exact_at: str) -> dict[str, int]:
         """Returns by how many rows each table's copy has grown."""
-        written: dict[str, int] = {}
-        for chunk in chunks:
-            table = chunk.relation.table
-            with translated(f"table {table}"):
-                rows = chunk.counted(self.write(chunk, exact_at))
-                written[table] = written.get(table, 0) + rows
-        return written
+        return grown(chunks, lambda chunk: self.write(chunk, exact_at))
 
     def _of(self, relation: Relation) -> Copying:
         found = self._copying.get(relation)

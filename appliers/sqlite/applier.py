@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from appliers import faults
-from appliers.batch import Applied, Batch, Chunk, Rereader
+from appliers.batch import Applied, Batch, Chunk, Rereader, grown
 from appliers.errors import LockedError, PermanentError
 from appliers.finding import Finding
 from appliers.relation import Relation
@@ -155,12 +155,7 @@ class SqliteApplier:
 
     def copy_together(self, chunks: Sequence[Chunk], exact_at: str) -> dict[str, int]:
         """No reference is looked at: none has to wait."""
-        written: dict[str, int] = {}
-        for chunk in chunks:
-            table = chunk.relation.table
-            rows = chunk.counted(self.copy(chunk, exact_at))
-            written[table] = written.get(table, 0) + rows
-        return written
+        return grown(chunks, lambda chunk: self.copy(chunk, exact_at))
 
     def sweep(
         self,

@@ -9,6 +9,8 @@
 #include <Python.h>
 #include <stdint.h>
 
+#include "../../../appliers/_lines.h"
+
 typedef enum { INTEGER, DECIMAL, DOUBLE, DATE, DATETIME, TIMESTAMP, TIME, YEAR, TEXT, HEX, CALL, LABELS } Kind;
 
 static const char *const KINDS[] = {"integer", "decimal", "double", "date", "datetime", "timestamp",
@@ -262,15 +264,7 @@ add_text(Lines *self, const unsigned char *p, size_t size)
     char *out = space(self, 2 * size);
     if (out == NULL)
         return -1;
-    for (const unsigned char *end = p + size; p < end; p++) {
-        switch (*p) {
-        case '\\': *out++ = '\\'; *out++ = '\\'; break;
-        case '\n': *out++ = '\\'; *out++ = 'n'; break;
-        case '\r': *out++ = '\\'; *out++ = 'r'; break;
-        case '\t': *out++ = '\\'; *out++ = 't'; break;
-        default: *out++ = (char)*p;
-        }
-    }
+    out = put_escaped(out, p, size);
     self->used = (size_t)(out - self->line);
     return 0;
 }

@@ -245,21 +245,19 @@ def unpublish_keyless(db: Connection, name: str) -> list[str]:
     return [f"{schema}.{table}" for schema, table in found]
 
 
-_LEFT_OUT: Final = """
-    SELECT schema || '.' || name FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name),
-      LATERAL to_regclass(format('%%I.%%I', schema, name)) AS found
-    WHERE found IS NOT NULL AND NOT EXISTS (
-        SELECT FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid
-        WHERE p.pubname = %s AND r.prrelid = found AND p.pubviaroot
-          AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
-          AND coalesce(to_jsonb(r) ->> 'prqual', to_jsonb(r) ->> 'prattrs') IS NULL)"""
-
-
 def left_out(db: Connection, name: str, relations: Sequence[Relation]) -> list[str]:
-    """Those of these tables that are there, and of which the publication has not every change any more."""
-    schemas, names = [r.schema for r in relations], [r.name for r in relations]
+    """Those of these tables that are `unpublished`, and are there: of one that was dropped there is
+    nothing to miss."""
+    missing = unpublished(db, name, relations)
+    lost = [r for r in relations if r.table in missing]
+    if not lost:
+        return []
     with translating():
-        found = db.execute(_LEFT_OUT, (schemas, names, name)).fetchall()
+        found = db.execute(
+            "SELECT schema || '.' || name FROM unnest(%s::text[], %s::text[]) AS lost (schema, name)"
+            " WHERE to_regclass(format('%%I.%%I', schema, name)) IS NOT NULL",
+            ([r.schema for r in lost], [r.name for r in lost]),
+        ).fetchall()
     return [table for (table,) in found]
 
 
