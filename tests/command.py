@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -116,6 +117,22 @@ class Command:
             return all(seen[name] == value for name, value in wanted.items())
 
         wait_until(is_so, 60, f"{wanted}, of {seen}; {self.said('run')[-2000:]}")
+        return seen
+
+    def wait_for_error(self, pattern: str) -> dict[str, Any]:
+        """The status of the sync, once it tries again because of an error like this. Both are of one look:
+        at the next, another error may be the last that was met (a connection that was ended first)."""
+        seen: dict[str, Any] = {}
+
+        def is_told() -> bool:
+            seen.update(self.status())
+            return seen["state"] == "retrying" and bool(re.search(pattern, str(seen["error"])))
+
+        try:
+            wait_until(is_told, message=f"{pattern} is told")
+        except AssertionError as late:
+            late.add_note(f"{seen}\n{self.said('run')[-2000:]}")
+            raise
         return seen
 
     def _said(self, command: str) -> Path:

@@ -95,13 +95,13 @@ def test_no_connection_left_is_waited_for(
         account = f"'{user.name}'@'%'"
         server.execute(limit.format(few, user=account))
 
-        def is_told(said: str = said) -> bool:
+        def told(said: str = said) -> dict[str, Any] | None:
             crowd.push()
             found = cdc.status()
-            return found["state"] == "retrying" and said in str(found["error"])
+            return found if found["state"] == "retrying" and said in str(found["error"]) else None
 
-        wait_until(is_told, message=f"{said} is told")
-        found = cdc.status()
+        found = wait_until(told, message=f"{said} is told")
+        assert found is not None
         assert "max_connections" in found["hint"]
         if end == "target":
             assert f"(error {number})" in found["error"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -45,11 +46,7 @@ class Sync:
     def meets(self, error: str, hint: str) -> None:
         """The status says so, and goes on saying so."""
 
-        def is_told() -> bool:
-            found = self._cdc.status()
-            return found["state"] == "retrying" and error in str(found["error"])
-
-        wait_until(is_told, message=f"{error} is told: {self._cdc.said('run')[-2000:]}")
+        self._cdc.wait_for_error(re.escape(error))
         assert self._cdc.status()["hint"] == hint
         assert self._cdc.run("status").returncode == 1
 
@@ -157,8 +154,7 @@ def test_a_server_that_is_offline(
     cdc.wait_for(state="streaming")
     server.execute("SET GLOBAL offline_mode = ON")
     end_sessions(server, user.name)
-    wait_until(lambda: "offline mode" in str(cdc.status()["error"]), message=cdc.said("run"))
-    found = cdc.wait_for(state="retrying")
+    found = cdc.wait_for_error("offline mode")
     statement, _, rest = found["hint"].partition(f" on the {end};")
     assert rest == " it is tried again until it is"
     source.execute("INSERT INTO customers VALUES (1)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import pymysql
 import pytest
@@ -47,22 +47,6 @@ def crm(source_db: Database) -> Database:
     source_db.execute("CREATE TABLE customers (id int PRIMARY KEY, name text)")
     source_db.execute("INSERT INTO customers VALUES (1, 'first')")
     return source_db
-
-
-def told(cdc: Command, error: str) -> dict[str, Any]:
-    """The status, once it is of an error with this pattern."""
-    seen: list[dict[str, Any]] = []
-
-    def is_told() -> bool:
-        seen[:] = [cdc.status()]
-        return seen[0]["state"] == "retrying" and bool(re.search(error, str(seen[0]["error"])))
-
-    try:
-        wait_until(is_told, message=f"{error} is told")
-    except AssertionError as late:
-        late.add_note(f"{seen}\n{cdc.said('run')[-2000:]}")
-        raise
-    return seen[0]
 
 
 def waits_longer(cdc: Command) -> bool:
@@ -120,7 +104,7 @@ def test_a_full_disk_is_waited_for(
     cdc.wait_for(state="streaming")
     small_disk.fill(leave=20 << 20)  # for the first pieces of the transaction
     crm.execute(LARGE)
-    found = told(cdc, said)
+    found = cdc.wait_for_error(said)
     assert found["hint"] == ROOM.hint
     wait_until(lambda: waits_longer(cdc), message="it is tried ever less often")
     shown = cdc.run("status")
@@ -158,7 +142,7 @@ def test_no_room_for_a_table(
     small_disk.fill(leave)
     cdc.configure(crm.url, target.url, sync={"tables": ["customers"]})
     cdc.start("run")
-    assert told(cdc, said)["hint"] == ROOM.hint
+    assert cdc.wait_for_error(said)["hint"] == ROOM.hint
     small_disk.make_room()
     arrives(cdc, crm, target)
 
@@ -181,7 +165,7 @@ def test_a_full_tablespace_is_waited_for(
     cdc.start("run")
     cdc.wait_for(state="streaming")
     crm.execute(LARGE)
-    assert told(cdc, r"The table 'customers' is full \(error 1114\)")["hint"] == ROOM.hint
+    assert cdc.wait_for_error(r"The table 'customers' is full \(error 1114\)")["hint"] == ROOM.hint
     server.configure({"innodb_data_file_path": room.format(400)})
     server.restart()
     arrives(cdc, crm, target)
@@ -202,7 +186,7 @@ def test_a_full_temporary_tablespace_is_waited_for(
     wait_until(lambda: target.rows(SUMS) == crm.rows(SUMS), message="the rows are there")
     crm.execute(LARGE.replace("2,", "101,"))
     crm.execute("UPDATE customers SET name = name || 'x'")
-    assert told(cdc, r"The table '.*' is full \(error 1114\)")["hint"] == ROOM.hint
+    assert cdc.wait_for_error(r"The table '.*' is full \(error 1114\)")["hint"] == ROOM.hint
     server.configure({"innodb_temp_data_file_path": room.format(400)})
     server.restart()
     arrives(cdc, crm, target)
