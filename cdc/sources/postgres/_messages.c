@@ -256,7 +256,59 @@ take_message(Taking *t, const unsigned char *p, Py_ssize_t size)
     return take_other(t, p, size);
 }
 
-/* Takes one message from libpq: its length, 0 or less if there is none, -3 with an error set. */
+/* Takes over a message of libpq's. Its length, or -3 with an error set. */
+static Py_ssize_t
+take_counted(Taking *t, const void *message, Py_ssize_t size, Py_ssize_t length)
+{
+    t->size += length;
+    if (size == 0) {
+        PyErr_SetString(PyExc_IndexError, "message cut short");
+        return -3;
+    }
+    return take_message(t, message, size) < 0 ? -3 : length;
+}
+
+/* PQgetCopyData and PQfreemem of libpq-fe.h, and what the first is called for. */
+typedef struct {
+    int (*get)(void *connection, char **buffer, int async);
+    void (*free)(void *buffer);
+    void *connection;
+} Libpq;
+
+/* The same from their addresses, three ints. -1 with an error set. */
+static int
+find_libpq(Libpq *libpq, PyObject *addresses)
+{
+    void *found[3];
+    for (int i = 0; i < 3; i++) {
+        PyObject *n = PyTuple_GET_SIZE(addresses) == 3 ? PyTuple_GET_ITEM(addresses, i) : Py_None;
+        if (!PyLong_Check(n) || (found[i] = PyLong_AsVoidPtr(n)) == NULL) {
+            if (!PyErr_Occurred())
+                PyErr_SetString(PyExc_TypeError, "expected three addresses");
+            return -1;
+        }
+    }
+    memcpy(&libpq->get, &found[0], sizeof(void *));
+    memcpy(&libpq->free, &found[1], sizeof(void *));
+    libpq->connection = found[2];
+    return 0;
+}
+
+/* Takes one message from libpq: its length, 0 or less if there is none, -3 with an error set. With
+   `async` libpq only looks into what it has buffered: the interpreter need not be let go. */
+static Py_ssize_t
+take_direct(Taking *t, const Libpq *libpq)
+{
+    char *message = NULL;
+    Py_ssize_t length = libpq->get(libpq->connection, &message, 1);
+    if (length <= 0)
+        return length;
+    length = take_counted(t, message, length, length);
+    libpq->free(message);
+    return length;
+}
+
+/* The same from psycopg's `get_copy_data`. */
 static Py_ssize_t
 take_next(Taking *t, PyObject *get, PyObject *one)
 {
@@ -275,13 +327,7 @@ take_next(Taking *t, PyObject *get, PyObject *one)
         if (PyObject_GetBuffer(PyTuple_GET_ITEM(got, 1), &message, PyBUF_SIMPLE) < 0)
             length = -3;
         else {
-            t->size += length;
-            if (message.len == 0) {
-                PyErr_SetString(PyExc_IndexError, "message cut short");
-                length = -3;
-            }
-            else if (take_message(t, message.buf, message.len) < 0)
-                length = -3;
+            length = take_counted(t, message.buf, message.len, length);
             PyBuffer_Release(&message);
         }
     }
@@ -291,7 +337,8 @@ take_next(Taking *t, PyObject *get, PyObject *one)
 
 PyDoc_STRVAR(take_doc,
              "take(messages, get) -> (length, ended, last, whole, whole_size, idle)\n\n"
-             "See `Messages.take` and `Taken`.");
+             "See `Messages.take` and `Taken`. `get` may also be the addresses of PQgetCopyData,\n"
+             "PQfreemem and a PGconn: without an object made for each message.");
 
 static PyObject *
 take(PyObject *module, PyObject *const *args, Py_ssize_t count)
@@ -304,8 +351,10 @@ take(PyObject *module, PyObject *const *args, Py_ssize_t count)
     Taking t = {0};
     PyObject *one = PyLong_FromLong(1), *result = NULL;
     Py_ssize_t length = -3;
-    if (one != NULL && load(&t, args[0]) >= 0)
-        while ((length = take_next(&t, args[1], one)) > 0)
+    Libpq libpq = {0};
+    int direct = PyTuple_Check(args[1]);
+    if (one != NULL && (!direct || find_libpq(&libpq, args[1]) == 0) && load(&t, args[0]) >= 0)
+        while ((length = direct ? take_direct(&t, &libpq) : take_next(&t, args[1], one)) > 0)
             ;
     if (length > -3 && store(&t) == 0) {
         PyObject *ended = t.has_ended ? PyBytes_FromStringAndSize(t.ended, COMMIT_SIZE) : Py_NewRef(Py_None);

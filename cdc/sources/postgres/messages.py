@@ -22,15 +22,17 @@ _COMMIT_SIZE = HEADER + 26
 
 RowChange = tuple[Op, Relation, bytes | None, bytes | None]
 Get = Callable[[int], tuple[int, Any]]
-"""libpq's PQgetCopyData: how long the next message is, and its bytes."""
+"""psycopg's `get_copy_data`: how long the next message is, and its bytes."""
+Addresses = tuple[int, int, int]
+"""Of PQgetCopyData, of PQfreemem and of a PGconn, for C alone."""
 
 
 class Taken(NamedTuple):
     """What one `take` has come upon."""
 
     length: int
-    """What libpq has said instead of giving one more message: 0 that there is none, less than 0 that the
-    server has left copy mode."""
+    """What libpq has said instead of giving one more message: 0 that there is none, -1 that the server has
+    left copy mode, -2 (never with psycopg in between, which raises it) an error."""
     ended: bytes | None
     """The last message that ended a transaction."""
     last: Commit

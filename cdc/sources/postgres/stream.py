@@ -12,7 +12,7 @@ import select
 import struct
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import pq
@@ -25,8 +25,9 @@ from appliers.relation import Relation
 from cdc.sources.postgres import pgoutput
 from cdc.sources.postgres.connection import WAL_SENDER_TIMEOUT
 from cdc.sources.postgres.errors import translated
+from cdc.sources.postgres.libpq import messages_of
 from cdc.sources.postgres.lsn import Lsn
-from cdc.sources.postgres.messages import HEADER, Get, Messages, RowChange, Taken
+from cdc.sources.postgres.messages import HEADER, Messages, RowChange, Taken
 from cdc.sources.source import GapError, Piece, Position, Progress
 
 PIECE_BYTES: Final = 4 << 20
@@ -56,7 +57,7 @@ _keepalive = struct.Struct(">QqB").unpack_from
 _send_time = struct.Struct(">q").unpack_from
 _status = struct.Struct(">cQQQqB").pack
 
-take: Callable[[Messages, Get], Taken] = (
+take: Callable[[Messages, Any], Taken] = (
     extension("cdc.sources.postgres._messages", "take") or Messages.take
 )
 
@@ -176,14 +177,14 @@ class PostgresStream:
         piece. Whether there was any."""
         messages = self._messages
         before = messages.size
-        length, ended, last, whole, whole_size, idle = take(messages, self._conn.get_copy_data)
+        length, ended, last, whole, whole_size, idle = take(messages, messages_of(self._conn))
         took = messages.size > before
         if ended is not None:
             self.behind = _sent_at(ended) - last.committed_at > BEHIND
             self._give_whole(pgoutput.read_commit(ended, HEADER + 1), whole, whole_size)
         self._give_rest(idle)
         if length < 0 or self._notice is not None:
-            self._ended()
+            self._ended(length)
         return took
 
     def _other(self, kind: int, data: bytes) -> Sequence[RowChange]:
@@ -290,10 +291,12 @@ class PostgresStream:
                 "`cdc snapshot` copies everything again",
             )
 
-    def _ended(self) -> None:
+    def _ended(self, length: int) -> None:
         """The server has left copy mode (its error, or a shutdown that waited for us), or has warned."""
         if self._notice is not None:
             raise self._notice
+        if length == -2:
+            raise psycopg.OperationalError(self._conn.get_error_message())
         result = self._conn.get_result()
         if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
             raise translated(psycopg.errors.error_from_result(result))
