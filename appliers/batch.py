@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from appliers.delta import Commit, Delta, Run, number_of_rows
+from appliers.delta import NOTHING, Commit, Content, Delta, Run
 from appliers.relation import Relation
 
 
@@ -26,11 +26,17 @@ class Batch:
     redo: frozenset[str] = field(default_factory=frozenset)
     """Tables (`schema.name`) that are copied now or were read again: their rows on the target may
     be newer than these deltas, so the redo rules of `Applier.apply` hold."""
-    rows: int = field(init=False)
-    """How many there are, each row of a `Run` for itself."""
+    content: Content = NOTHING
+    """Of the deltas, which are gone through for it if it is not given."""
 
     def __post_init__(self) -> None:
-        self.rows = number_of_rows(self.deltas)
+        if self.content is NOTHING and self.deltas:
+            self.content = Content.of(self.deltas)
+
+    @property
+    def rows(self) -> int:
+        """How many deltas there are, each row of a `Run` for itself."""
+        return self.content.rows
 
 
 @dataclass(frozen=True, slots=True)

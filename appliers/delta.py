@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from appliers.relation import Relation
@@ -60,7 +61,8 @@ class Delta(NamedTuple):
 
     `before` and `after` are images: opaque bytes that `relation` reads (see `Relation.values` and
     `Relation.key`). A tuple, because one is made for every row: measured 0.15 µs against 0.45 µs
-    for a class with slots and an `__init__`.
+    for a class with slots and an `__init__`. Sources make it with `new`, which takes the fields as a
+    tuple and is not the constructor's Python.
     """
 
     op: Op
@@ -107,7 +109,34 @@ def each(deltas: Iterable[Delta | Run]) -> Iterator[Delta]:
             yield delta
 
 
-def number_of_rows(deltas: Iterable[tuple[Any, ...]]) -> int:
-    """How many deltas `each` would give. For plain tuples of the same fields too."""
-    runs = Op.INSERTS
-    return sum([len(d[3]) if d[0] is runs else 1 for d in deltas])
+new: Final = tuple.__new__
+"""`new(Delta, fields)`, `new(Run, fields)`."""
+
+
+class Content(NamedTuple):
+    """What there is in some deltas. Made where they are read, so that who writes them, whom the target
+    waits for, need not go through them again for it."""
+
+    rows: int
+    """How many there are, each row of a `Run` for itself."""
+    relations: frozenset[Relation]
+    truncates: bool
+    """Whether there are TRUNCATEs among them."""
+
+    @classmethod
+    def of(cls, deltas: Sequence[Delta | Run]) -> Content:
+        ops = list(map(itemgetter(0), deltas))
+        rows = len(deltas)
+        if Op.INSERTS in ops:
+            rows += sum([len(d.after) - 1 for d in deltas if isinstance(d, Run)])
+        return cls(rows, frozenset(map(itemgetter(1), deltas)), Op.TRUNCATE in ops)
+
+    def __or__(self, other: Content) -> Content:
+        return Content(
+            self.rows + other.rows,
+            self.relations | other.relations,
+            self.truncates or other.truncates,
+        )
+
+
+NOTHING: Final = Content(0, frozenset(), truncates=False)

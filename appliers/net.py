@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any, cast
 
-from appliers.delta import UNCHANGED, Commit, Delta, Op, Run
+from appliers.delta import UNCHANGED, Commit, Content, Delta, Op, Run
 from appliers.images import compose
 from appliers.relation import Key, Relation
 
@@ -42,12 +41,12 @@ class Segment:
     """Tables that are emptied together, before the rows are written."""
 
 
-def segments(deltas: Sequence[Delta | Run]) -> Iterator[Segment]:
+def segments(deltas: Sequence[Delta | Run], content: Content) -> Iterator[Segment]:
     """Splits deltas at truncates, and where a table's shape changes."""
-    relations = set(map(itemgetter(1), deltas))
-    if len(relations) == 1 and Op.TRUNCATE not in map(itemgetter(0), deltas):
+    if len(content.relations) == 1 and not content.truncates:
         # Many batches are of one table: half the time.
-        yield Segment({relations.pop(): list(deltas)})
+        [relation] = content.relations
+        yield Segment({relation: deltas if isinstance(deltas, list) else list(deltas)})
         return
     segment = Segment()
     tables: dict[str, Relation] = {}

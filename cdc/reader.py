@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 from appliers import faults
 from cdc.mailbox import Mailbox
-from cdc.sources.source import Piece, Position, Stream
+from cdc.sources.source import Position, Stream
 
 WAIT = 0.25
 """Seconds that the reader waits for the log before it looks at what it has to confirm."""
@@ -21,11 +20,10 @@ class Reader(threading.Thread):
     still take back.
     """
 
-    def __init__(self, stream: Stream, mailbox: Mailbox, derive: Callable[[Piece], None]) -> None:
+    def __init__(self, stream: Stream, mailbox: Mailbox) -> None:
         super().__init__(name="reader", daemon=True)
         self._stream = stream
         self._mailbox = mailbox
-        self._derive = derive
         self._durable: Position | None = None
         self._told: Position | None = None
         self._stopped = False
@@ -46,9 +44,6 @@ class Reader(threading.Thread):
             while not self._stopped:
                 events = self._stream.read(WAIT)
                 self._keepalive()
-                for event in events:
-                    if isinstance(event, Piece):
-                        self._derive(event)
                 if events and not self._mailbox.put(
                     events, behind=self._stream.behind, waiting=self._keepalive
                 ):

@@ -17,7 +17,7 @@ from appliers.errors import FormatError, OrderError, PermanentError, SyncError
 from appliers.relation import Relation
 from cdc.config import Customer, Sync
 from cdc.confirming import Confirming
-from cdc.deltas import Deriver, customers_are_read, deltas_of
+from cdc.customers import customers_are_read, shape_for
 from cdc.goal import Ending, Goal
 from cdc.gone import gone
 from cdc.logs import event
@@ -67,7 +67,7 @@ class Session:
         self._tracker = tracker
         self._stop = stop
         self._goal = goal
-        self._deriver = Deriver(customer)
+        self._shape = shape_for(customer)
         self._prepared: set[Relation] = set()
         self._written: Position | None = None
         self._open = False
@@ -116,7 +116,7 @@ class Session:
             event(
                 log, "table-left-out", logging.WARNING, table=refused.table, reason=refused.reason
             )
-        relations = [self._deriver.shape(r) for r in catalog.relations]
+        relations = [self._shape(r) for r in catalog.relations]
         if not relations:
             raise PermanentError(
                 f"no table of the source can be synced: {', '.join(self._sync.tables)}",
@@ -124,8 +124,7 @@ class Session:
             )
         self._binary = binary_allowed and all(self._takes_binary(r) for r in relations)
         copied = [
-            self._deriver.shape(self._source.copy_relation(r, binary=self._binary))
-            for r in relations
+            self._shape(self._source.copy_relation(r, binary=self._binary)) for r in relations
         ]
         self._relations = {r.table: r for r in copied}
         state = self._applier.state
@@ -210,8 +209,8 @@ class Session:
             state.forget_table(table)
 
     def _start_reader(self, mailbox: Mailbox) -> Reader:
-        stream = self._source.stream(self._through, binary=self._binary, shape=self._deriver.shape)
-        reader = Reader(stream, mailbox, self._deriver.derive)
+        stream = self._source.stream(self._through, binary=self._binary, shape=self._shape)
+        reader = Reader(stream, mailbox)
         reader.start()
         return reader
 
@@ -298,8 +297,8 @@ class Session:
 
     def _take(self, parcel: Parcel, mailbox: Mailbox) -> None:
         position = parcel.position
-        if parcel.pieces:
-            self._write(parcel.pieces, None if self._joins else position, mailbox)
+        if parcel.piece is not None:
+            self._write(parcel.piece, None if self._joins else position, mailbox)
         elif position is not None and not self._open:
             self._through = position
             self._tracker.through(position)
@@ -307,16 +306,15 @@ class Session:
             self._apply(Batch([], str(position), self._committed_at, self._snapshot.redo))
             self._ended(position)
 
-    def _write(self, pieces: Sequence[Piece], position: Position | None, mailbox: Mailbox) -> None:
+    def _write(self, piece: Piece, position: Position | None, mailbox: Mailbox) -> None:
         if self._joins and not self._open:
             self._owed = self._snapshot.ahead()
-        self._tracker.applying(pieces[0].oldest)
-        deltas = deltas_of(pieces)
-        for relation in {d[1] for d in deltas} - self._prepared:
+        self._tracker.applying(piece.oldest)
+        for relation in piece.content.relations - self._prepared:
             self._prepare(relation)
-        self._committed_at = pieces[-1].commit.committed_at
+        at = self._committed_at = piece.commit.committed_at
         end = None if position is None else str(position)
-        applied = self._apply(Batch(deltas, end, self._committed_at, self._snapshot.redo))
+        applied = self._apply(Batch(piece.deltas, end, at, self._snapshot.redo, piece.content))
         for table, exact_at in applied.reread.items():
             self._snapshot.reread(table, exact_at)
             self._owed.append(self._source.position(exact_at))
@@ -360,7 +358,7 @@ class Session:
         self._prepared.add(relation)
 
     def _reread(self, relation: Relation, images: Sequence[bytes], commit: Commit) -> Reread:
-        found = self._source.reread(relation, images, commit, self._deriver.shape)
+        found = self._source.reread(relation, images, commit, self._shape)
         known = self._relations.get(found.relation.table)
         if known is not None and known.columns == found.relation.columns:
             found = replace(found, relation=known)

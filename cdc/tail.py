@@ -11,8 +11,8 @@ from appliers.delta import each
 from appliers.errors import PermanentError
 from appliers.registry import applier_for
 from cdc.config import Config, Sync
+from cdc.customers import shape_for
 from cdc.delta_json import DeltaJson
-from cdc.deltas import Deriver
 from cdc.sources.registry import source_for
 from cdc.sources.source import Piece, Position, Source
 
@@ -23,7 +23,6 @@ WAIT: Final = 0.5
 def tail(config: Config, sync: Sync, *, from_start: bool, write: BinaryIO) -> None:
     """Writes a line for every delta from now on, or from where the sync itself stands. Ends only
     with an exception: what the source raises, KeyboardInterrupt, BrokenPipeError."""
-    deriver = Deriver(config.customer)
     to_line = DeltaJson(sync.source.name).line
     source = source_for(sync.source.url, sync.source.password, sync.name)
     reader = _Reader(write)
@@ -40,13 +39,13 @@ def tail(config: Config, sync: Sync, *, from_start: bool, write: BinaryIO) -> No
             from_start=from_start,
             checkpoint=lambda: _checkpoint(sync, source),
             relations=relations,
-            shape=deriver.shape,
+            shape=shape_for(config.customer),
         )
         try:
             while not reader.has_gone():
                 for event in stream.read(WAIT):
                     if isinstance(event, Piece):
-                        lines = "\n".join(map(to_line, each(deriver.deltas(event))))
+                        lines = "\n".join(map(to_line, each(event.deltas)))
                         write.write(f"{lines}\n".encode())
                 write.flush()
         finally:

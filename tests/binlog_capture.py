@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from appliers.delta import UNCHANGED
+from appliers.delta import UNCHANGED, Delta
 from appliers.relation import Relation
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.source import MysqlSource
-from cdc.sources.source import Change, Piece, Progress, Stream
+from cdc.sources.source import Piece, Progress, Stream
 from tests.mysql_databases import MysqlDatabase
 from tests.pieces import changes_in
 
@@ -76,7 +76,7 @@ def pieces_of(events: Iterable[Piece | Progress]) -> list[Piece]:
     return [e for e in events if isinstance(e, Piece)]
 
 
-def changes_of(events: Iterable[Piece | Progress]) -> list[Change]:
+def changes_of(events: Iterable[Piece | Progress]) -> list[Delta]:
     return [change for piece in pieces_of(events) for change in changes_in(piece)]
 
 
@@ -86,7 +86,7 @@ def told(capture: BinlogCapture, stream: Stream | None = None) -> list[Told]:
     return [plain(change) for change in changes_of(events)]
 
 
-def plain(change: Change) -> Told:
+def plain(change: Delta) -> Told:
     op, relation, before, after, _, _ = change
     return op.label, relation.name, row_of(relation, before), row_of(relation, after)
 
@@ -105,7 +105,7 @@ def row_of(relation: Relation, image: bytes | None) -> Row | None:
     )
 
 
-def key_of(change: Change) -> tuple[object, ...]:
+def key_of(change: Delta) -> tuple[object, ...]:
     """A change with everything that must be the same however often it is read."""
     op, relation, before, after, commit, ordinal = change
     return op, relation.table, before, after, commit, ordinal

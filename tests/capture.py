@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from appliers.delta import Op
+from appliers.delta import Delta, Op
 from appliers.errors import TransientError
 from appliers.images import Format
 from appliers.relation import Relation
 from cdc.sources.postgres.lsn import Lsn
 from cdc.sources.postgres.source import PostgresSource
 from cdc.sources.postgres.stream import PostgresStream
-from cdc.sources.source import Change, Piece, Progress
+from cdc.sources.source import Piece, Progress
 from tests.databases import Database, wait_until
 from tests.pieces import changes_in
 
@@ -113,7 +113,7 @@ def told(capture: Capture, stream: PostgresStream | None = None) -> list[Told]:
     return [plain(change) for piece in pieces_of(events) for change in changes_in(piece)]
 
 
-def plain(change: Change) -> Told:
+def plain(change: Delta) -> Told:
     op, relation, before, after, _, _ = change
     return op.label, relation.name, row_of(relation, before), row_of(relation, after)
 
@@ -138,7 +138,7 @@ def _value(base: str, value: object, format: Format) -> Any:
     return value.decode() if not format.binary or base in TEXTUAL else value
 
 
-def replayed(rows: dict[Row, Row], changes: Iterable[Change]) -> None:
+def replayed(rows: dict[Row, Row], changes: Iterable[Delta]) -> None:
     """Redoes changes on a table's rows, by key: inserts overwrite, absent rows are no error."""
     for op, relation, before, after, _, _ in changes:
         if op is Op.TRUNCATE:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from appliers.delta import Op
+from appliers.delta import Delta, Op
 from appliers.relation import Relation
 from cdc.sources.mysql.copying import MysqlChunkReader
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.source import MysqlSource
-from cdc.sources.source import Change, Piece, Position, Stream
+from cdc.sources.source import Piece, Position, Stream
 from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase
 from tests.pieces import changes_in
@@ -44,9 +44,9 @@ def streaming(source: MysqlSource, position: Position) -> Iterator[Stream]:
         stream.close()
 
 
-def changes_to(stream: Stream, end: Position) -> list[Change]:
+def changes_to(stream: Stream, end: Position) -> list[Delta]:
     """Every change up to a position."""
-    found: list[Change] = []
+    found: list[Delta] = []
 
     def arrived() -> bool:
         for event in stream.read(0.1):
@@ -61,7 +61,7 @@ def changes_to(stream: Stream, end: Position) -> list[Change]:
 
 
 def state_of(
-    changes: list[Change], state: dict[tuple[str, object], bytes] | None = None
+    changes: list[Delta], state: dict[tuple[str, object], bytes] | None = None
 ) -> dict[tuple[str, object], bytes]:
     """What changes with whole images make of tables: row by table and key."""
     found = {} if state is None else state

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from appliers.delta import each
-from cdc.deltas import Deriver
-from cdc.sources.source import Change, Piece
+from appliers.delta import Delta, each
+from cdc.sources.source import Piece
 
 
-def changes_in(piece: Piece) -> list[Change]:
+def changes_in(piece: Piece) -> list[Delta]:
     """One for every row, of runs too."""
-    return list(each(Deriver(None).deltas(piece)))
+    return list(each(piece.deltas))

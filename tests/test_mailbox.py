@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
 import pytest
 
-from appliers.delta import Commit, Op
+from appliers.delta import Commit, Delta, Op, Run
 from appliers.errors import TransientError
 from appliers.images import Format
 from appliers.relation import Relation
 from cdc import mailbox
-from cdc.mailbox import BATCH_ROWS, FIRST_ROWS, HELD_BYTES, WORTH_ROWS, Mailbox
+from cdc.mailbox import BATCH_ROWS, FIRST_ROWS, HELD_BYTES, WORTH_ROWS, Mailbox, Parcel
 from cdc.sources.postgres.lsn import Lsn
-from cdc.sources.source import Change, ChangeRun, Piece, Progress
+from cdc.sources.source import Piece, Progress
 
 TABLE = Relation("public", "t", (), (), Format.PGOUTPUT_TEXT)
 
 
-def piece(end: int, *, rows: int = 1, size: int = 100, first: int = 1, over: bool = True) -> Piece:
+def piece(
+    end: int,
+    *,
+    rows: int = 1,
+    size: int = 100,
+    first: int = 1,
+    over: bool = True,
+    image: bytes = b"",
+) -> Piece:
     """A transaction that ends at `end`, or a part of one that is not over."""
     commit = Commit(str(Lsn(end)), end, end * 1_000)
-    changes: list[Change | ChangeRun] = [
-        (Op.INSERT, TABLE, None, b"", commit, first + n) for n in range(rows)
+    deltas: list[Delta | Run] = [
+        Delta(Op.INSERT, TABLE, None, image, commit, first + n) for n in range(rows)
     ]
-    return Piece(changes, commit, commit.committed_at, Lsn(end) if over else None, size)
+    return Piece(deltas, commit, commit.committed_at, Lsn(end) if over else None, size)
 
 
 def put(box: Mailbox, *events: Piece | Progress, behind: bool = False) -> None:
     assert box.put(list(events), behind=behind, waiting=lambda: None)
+
+
+def transactions(parcel: Parcel) -> int:
+    assert parcel.piece is not None
+    return len({delta.commit for delta in parcel.piece.deltas})
 
 
 @pytest.fixture
@@ -45,7 +59,7 @@ def test_what_keeps_up_is_handed_over_at_once(patient: None) -> None:
     put(box, piece(10))
     parcel = box.take(60.0)
     assert parcel is not None
-    assert (len(parcel.pieces), parcel.position) == (1, Lsn(10))
+    assert (transactions(parcel), parcel.position) == (1, Lsn(10))
 
 
 def test_a_backlog_is_gathered_until_a_batch_is_worth_it(patient: None) -> None:
@@ -57,11 +71,11 @@ def test_a_backlog_is_gathered_until_a_batch_is_worth_it(patient: None) -> None:
     put(box, piece(11, rows=WORTH_ROWS - 10), behind=True)
     parcel = box.take(60.0)
     assert parcel is not None
-    assert (len(parcel.pieces), parcel.position) == (2, Lsn(11))
+    assert (transactions(parcel), parcel.position) == (2, Lsn(11))
     put(box, *[piece(20 + n, rows=BATCH_ROWS // 4) for n in range(5)], behind=True)
     full = box.take(60.0)
     assert full is not None
-    assert (len(full.pieces), full.position) == (4, Lsn(23))
+    assert (transactions(full), full.position) == (4, Lsn(23))
     rest = box.take(60.0)
     assert rest is not None
     assert rest.position == Lsn(24)
@@ -117,12 +131,12 @@ def test_progress_moves_the_position_alone() -> None:
     put(box, Progress(Lsn(6)))
     alone = box.take(1.0)
     assert alone is not None
-    assert (alone.pieces, alone.position) == ([], Lsn(6))
+    assert (alone.piece, alone.position) == (None, Lsn(6))
     assert box.take(0.0) is None
     put(box, piece(10), Progress(Lsn(12)))
     both = box.take(1.0)
     assert both is not None
-    assert (len(both.pieces), both.position) == (1, Lsn(12))
+    assert (transactions(both), both.position) == (1, Lsn(12))
 
 
 def test_what_the_source_asks_for_is_passed_on() -> None:
@@ -182,3 +196,20 @@ def test_a_closed_mailbox_lets_its_reader_go() -> None:
     box.close()
     reader.join(5.0)
     assert answers == [False]
+
+
+def test_what_was_applied_is_freed_by_who_reads() -> None:
+    """Not while the target waits, but no later than with what is read next; an idle mailbox keeps nothing."""
+    box = Mailbox()
+    image = bytes(1000)
+    unused = sys.getrefcount(image)
+    put(box, piece(10, image=image))
+    assert box.take(60.0) is not None
+    put(box, piece(11))
+    assert box.take(60.0) is not None
+    assert sys.getrefcount(image) == unused + 1
+    put(box, piece(12, image=image))
+    assert sys.getrefcount(image) == unused + 1
+    assert box.take(60.0) is not None
+    assert box.take(0.01) is None
+    assert sys.getrefcount(image) == unused

@@ -16,7 +16,7 @@ from typing import Final
 import pymysql
 import pytest
 
-from appliers.delta import Commit
+from appliers.delta import Commit, Delta
 from appliers.errors import PermanentError, TransientError
 from appliers.lines import line
 from appliers.relation import Relation
@@ -27,7 +27,7 @@ from cdc.sources.mysql.copying import MysqlChunkReader
 from cdc.sources.mysql.gtid import MariadbGtids
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.source import MysqlSource
-from cdc.sources.source import Change, Piece, Plan, Progress, StalePlanError, Stream
+from cdc.sources.source import Piece, Plan, Progress, StalePlanError, Stream
 from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase
 from tests.mysql_fixtures import MakeMysql
@@ -345,7 +345,7 @@ class Replay:
     def __init__(self) -> None:
         self.base: dict[object, bytes] = {}
         """The table before the first of `commits`."""
-        self.commits: dict[str, list[Change]] = {}
+        self.commits: dict[str, list[Delta]] = {}
         self.given: BinlogPosition | None = None
 
     def take(self, events: list[Piece | Progress]) -> BinlogPosition | None:
@@ -377,7 +377,7 @@ class Replay:
             self._redo(states[-1], changes)
         return states
 
-    def _redo(self, state: dict[object, bytes], changes: list[Change]) -> None:
+    def _redo(self, state: dict[object, bytes], changes: list[Delta]) -> None:
         for _, relation, before, after, _, _ in changes:
             if before is not None:
                 state.pop(relation.key(before), None)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from appliers.delta import Commit
+from appliers.delta import Commit, Delta
 from appliers.errors import PermanentError, TransientError
 from appliers.images import copy_binary_row, copy_text_line, pgoutput_image
 from appliers.relation import Relation
@@ -22,7 +22,7 @@ from cdc.sources.postgres import reading as reading_module
 from cdc.sources.postgres.copying import PostgresChunkReader, PostgresRound
 from cdc.sources.postgres.lsn import Lsn
 from cdc.sources.postgres.stream import PostgresStream
-from cdc.sources.source import Change, Piece, Plan, StalePlanError
+from cdc.sources.source import Piece, Plan, StalePlanError
 from tests.capture import (
     Capture,
     MakeCapture,
@@ -122,7 +122,7 @@ def test_a_round_is_exactly_its_position(
         assert Counter(by_key.values()) == final
 
 
-def since(position: Lsn, piece: Piece) -> list[Change]:
+def since(position: Lsn, piece: Piece) -> list[Delta]:
     """The changes of transactions that were committed at `position` or later."""
     return [c for c in changes_in(piece) if Lsn.parse(c[4].position) >= position]
 

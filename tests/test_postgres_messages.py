@@ -128,7 +128,7 @@ class Subject:
             return "refused"
         return (
             [*taken[:2], _plain(taken[2]), *taken[3:]],
-            [(*c[:4], _plain(c[4]), c[5]) for c in m.changes],
+            [(type(c), *c[:4], _plain(c[4]), c[5]) for c in m.deltas],
             (_plain(m.commit), m.ordinal, m.size, m.in_runs, m.inside),
             self.told,
         )

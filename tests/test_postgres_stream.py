@@ -75,7 +75,7 @@ def test_rows_inserted_one_behind_the_other_are_one_run(
         db.execute("INSERT INTO t VALUES (5), (6)")
     source_db.execute("INSERT INTO t VALUES (7)")
     pieces = pieces_of(events_until(capture.stream(), capture.source.committed_head()))
-    runs = [r for p in pieces for r in p.runs]
+    runs = [r for p in pieces for r in p.deltas]
     changes = [c for p in pieces for c in changes_in(p)]
     found = [(r[1].name, r[5], len(r[3])) for r in runs if isinstance(r[3], list)]
     assert found == [("t", 1, 3), ("u", 4, 1), ("t", 5, 1), ("t", 7, 2), ("t", 1, 1)]

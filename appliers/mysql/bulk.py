@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from appliers.delta import Delta, Op, Run
+from appliers.batch import Batch
+from appliers.delta import Content, Delta, Op, Run
 from appliers.images import ImageError
 from appliers.lines import GAP
 from appliers.mysql import staged
@@ -46,8 +47,8 @@ class Bulk:
     """Every row that is touched is deleted before any is written. For two rows that swap a unique
     value. Only where foreign keys are not checked by the server (`Work.references`)."""
 
-    def write(self, deltas: Sequence[Delta | Run]) -> None:
-        for segment in self._segments(deltas):
+    def write(self, batch: Batch) -> None:
+        for segment in self._segments(batch.deltas, batch.content):
             if segment.truncates:
                 self.work.truncate(segment.truncates)
             effects = [self._effect(r, group) for r, group in segment.groups.items()]
@@ -69,16 +70,20 @@ class Bulk:
                 relation = effect.table.relation
                 reread_rows(self.work, {(relation, k): i for k, i in effect.net.rereads.items()})
 
-    def _segments(self, deltas: Sequence[Delta | Run]) -> Iterator[Segment]:
+    def _segments(self, deltas: Sequence[Delta | Run], content: Content) -> Iterator[Segment]:
         """Truncates divide the deltas of the tables that they empty alone, where no foreign key ties
         others to them: each part of a batch costs some statements for every table in it."""
+        if not content.truncates:
+            yield from segments(deltas, content)
+            return
         emptied = {d.relation.table for d in deltas if d[0] is Op.TRUNCATE}
         others = [d for d in deltas if d[1].table not in emptied] if emptied else []
         if others and not self.work.are_tied({d[1] for d in others}, emptied):
-            yield from segments([d for d in deltas if d[1].table in emptied])
-            yield from segments(others)
+            divided = [d for d in deltas if d[1].table in emptied]
+            yield from segments(divided, Content.of(divided))
+            yield from segments(others, Content.of(others))
         else:
-            yield from segments(deltas)
+            yield from segments(deltas, content)
 
     def _effect(self, relation: Relation, deltas: list[Delta | Run]) -> _Effect:
         table = self.work.table_of(relation)

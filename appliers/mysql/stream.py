@@ -125,7 +125,7 @@ class Stream:
         except FailedError as e:
             if e.code not in ORDERLY | ALTERING:
                 raise translate(e.error, e.subject) from None
-        self._tables.refresh({d.relation for d in batch.deltas})
+        self._tables.refresh(batch.content.relations)
         try:
             return self._attempted(batch, reread)
         except FailedError as e:
@@ -187,7 +187,7 @@ class Stream:
         return self._replacing
 
     def _may_replace(self, batch: Batch) -> bool:
-        return self._tables.may_go_unchecked({self._tables.of(d.relation) for d in batch.deltas})
+        return self._tables.may_go_unchecked({self._tables.of(r) for r in batch.content.relations})
 
     def _in_order(self, work: Work, batch: Batch) -> None:
         """Everything but COMMIT in one message, if no update misses its row."""
@@ -228,7 +228,7 @@ class Stream:
         redo = self._tables.named(work.redo)
         if not redo:
             return False
-        tables = {self._tables.of(d.relation) for d in batch.deltas}
+        tables = {self._tables.of(r) for r in batch.content.relations}
         keys = {k for t in tables for some in self._tables.keys_of(t) for k in some}
         coming = all(
             not k.acting and not redo.isdisjoint((folded(k.child), folded(k.parent))) for k in keys
@@ -240,7 +240,7 @@ class Stream:
         for sql in self._beginning():
             rows, _ = self._session.execute(sql.decode())
         self._demand_position(rows)
-        bulk.write(batch.deltas)
+        bulk.write(batch)
         if batch.position is not None:
             position, committed_at, _, changes, healed, *_ = self._advance_values(batch, bulk.work)
             self._state.advance(position, committed_at, changes, healed)

@@ -277,7 +277,7 @@ class PostgresApplier:
             self._undo()
             self.state.position = position
             self._staging.restore(staged.copy())
-            self._tables.refresh({d.relation for d in batch.deltas})
+            self._tables.refresh(batch.content.relations)
         raise held or failed or AssertionError("no attempt has failed, and none has ended")
 
     def _attempts(self, deltas: int) -> list[Attempt]:
@@ -324,7 +324,7 @@ class PostgresApplier:
     def _in_sets(self, bulk: Bulk, batch: Batch) -> None:
         for sql in self._beginning():
             self._session.execute(sql)
-        bulk.write(batch.deltas)
+        bulk.write(batch)
         if batch.position is not None:
             position, committed_at, _, changes, healed, *_ = self._advance_values(batch, bulk.work)
             self.state.advance(position, committed_at, changes, healed)

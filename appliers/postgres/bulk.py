@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from appliers.batch import Batch
 from appliers.delta import UNCHANGED, Delta, Run
 from appliers.images import ImageError, compose
 from appliers.net import Images, Net, inserts_of, reduced, segments
@@ -43,8 +44,8 @@ class Bulk:
     replace: bool = False
     """Every row that is touched is deleted before any is written, where no foreign key refers to it."""
 
-    def write(self, deltas: Sequence[Delta | Run]) -> None:
-        for segment in segments(deltas):
+    def write(self, batch: Batch) -> None:
+        for segment in segments(batch.deltas, batch.content):
             if segment.truncates:
                 self.work.truncate(segment.truncates)
             effects = [self._effect(r, group) for r, group in segment.groups.items()]

@@ -307,7 +307,7 @@ class SqliteApplier:
                 # What is in the way may be moved by the transaction's next piece: such a row is
                 # stale as one in a redo is.
                 self._restart(db, e, inside=inside)
-                self._redo.update(d.relation.table for d in batch.deltas)
+                self._redo.update(r.table for r in batch.content.relations)
                 writer = self._writer(db, batch)
                 writer.write(batch.deltas)
         exact_at = writer.read_again(reread, batch.deltas)

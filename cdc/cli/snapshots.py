@@ -20,7 +20,7 @@ from cdc import daemon
 from cdc.cli.progress import Shown, progress
 from cdc.cli.words import fail, say
 from cdc.config import Config, Sync
-from cdc.deltas import Deriver
+from cdc.customers import shape_for
 from cdc.runtime import Live, Runtime
 from cdc.sources.registry import opened
 from cdc.urls import home
@@ -113,9 +113,9 @@ def _check_customers(config: Config, sync: Sync, customers: Sequence[str]) -> No
     """Refuses keys that no customer can have, before a daemon stumbles over them."""
     if not customers:
         return
-    deriver = Deriver(config.customer)
+    shape = shape_for(config.customer)
     with opened(sync.source.url, sync.source.password, sync.name) as source:
-        relations = [deriver.shape(r) for r in source.catalog(sync.tables).relations]
+        relations = [shape(r) for r in source.catalog(sync.tables).relations]
         for relation, customer in product(relations, customers):
             if relation.customer_columns:
                 source.customer_bounds(relation, customer)

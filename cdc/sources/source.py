@@ -7,20 +7,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from appliers.batch import Reread
-from appliers.delta import Commit, Op, number_of_rows
+from appliers.delta import Commit, Content, Delta, Run
 from appliers.errors import PermanentError
 from appliers.finding import Finding
 from appliers.relation import Relation
 
-Change = tuple[Op, Relation, bytes | None, bytes | None, Commit, int]
-"""One row's change as the log has it: op, relation, old image, new image, its transaction and its
-number in it, from 1. A plain tuple: one is made for every row."""
-
-ChangeRun = tuple[Op, Relation, None, list[bytes], Commit, int]
-"""Rows inserted one behind the other, as `appliers.delta.Run` has them; the number is the first's."""
-
 Shape = Callable[[Relation], Relation]
-"""What the daemon makes of a source's relation before changes carry it: `cdc.deltas`."""
+"""What the daemon makes of a source's relation before deltas carry it: `cdc.customers`."""
 
 
 class Position(Protocol):
@@ -45,7 +38,7 @@ class Position(Protocol):
 class Piece:
     """Changes of whole transactions, in commit order; of a large one, a part."""
 
-    runs: list[Change | ChangeRun]
+    deltas: list[Delta | Run]
     commit: Commit
     """The last transaction."""
     oldest: int
@@ -54,18 +47,22 @@ class Piece:
     """Behind the last transaction; None if more pieces of it follow."""
     size: int
     """Bytes that the changes came in."""
-    rows: int = field(init=False)
-    """How many changes there are, each row of a run for itself."""
+    content: Content = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rows = number_of_rows(self.runs)
+        self.content = Content.of(self.deltas)
+
+    @property
+    def rows(self) -> int:
+        """How many changes there are, each row of a run for itself."""
+        return self.content.rows
 
     def extend(self, piece: Piece) -> None:
-        """Takes in the whole transactions of the piece behind it."""
-        self.runs += piece.runs
+        """Takes in the piece behind it."""
+        self.deltas += piece.deltas
         self.commit, self.position = piece.commit, piece.position
         self.size += piece.size
-        self.rows += piece.rows
+        self.content |= piece.content
 
 
 class Progress(NamedTuple):

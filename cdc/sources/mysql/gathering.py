@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from appliers.delta import UNCHANGED, Commit, Op
+from appliers.delta import UNCHANGED, Commit, Delta, Op, Run, new
 from appliers.relation import Relation
 from cdc.sources.mysql.errors import ProtocolError
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.rows import ALL_COLUMNS, NOT_ALL
-from cdc.sources.source import Change, ChangeRun, Piece
+from cdc.sources.source import Piece
 
 PIECE_BYTES: Final = 4 << 20
 """A transaction larger than this comes in pieces: bounds memory together with the mailbox."""
@@ -40,7 +40,7 @@ class Gathering:
         """Of the open transaction's last change."""
         self.given = 0
         """How many of the open transaction's changes were given."""
-        self._changes: list[Change | ChangeRun] = []
+        self._deltas: list[Delta | Run] = []
         self._rows = 0
         self._whole = self._whole_rows = self._whole_size = 0
         self._ended: Commit | None = None
@@ -54,7 +54,7 @@ class Gathering:
         self.ordinal = self.given = 0
 
     def inserts(self, relation: Relation, rows: list[bytes]) -> None:
-        self._changes.append((Op.INSERTS, relation, None, rows, self.commit, self.ordinal + 1))
+        self._deltas.append(Run(Op.INSERTS, relation, None, rows, self.commit, self.ordinal + 1))
         self._count(len(rows))
 
     def gapped_inserts(self, relation: Relation, rows: list[bytes]) -> None:
@@ -69,48 +69,49 @@ class Gathering:
     def deletes(self, relation: Relation, rows: list[bytes]) -> None:
         op, commit = Op.DELETE, self.commit
         numbers = range(self.ordinal + 1, self.ordinal + len(rows) + 1)
-        self._changes += [
-            (op, relation, row, None, commit, n) for row, n in zip(rows, numbers, strict=True)
+        self._deltas += [
+            new(Delta, (op, relation, row, None, commit, n))
+            for row, n in zip(rows, numbers, strict=True)
         ]
         self._count(len(rows))
 
     def updates(self, relation: Relation, rows: list[tuple[bytes | None, bytes]]) -> None:
         op, commit = Op.UPDATE, self.commit
         numbers = range(self.ordinal + 1, self.ordinal + len(rows) + 1)
-        self._changes += [
-            (op, relation, before, after, commit, n)
+        self._deltas += [
+            new(Delta, (op, relation, before, after, commit, n))
             for (before, after), n in zip(rows, numbers, strict=True)
         ]
         self._count(len(rows))
 
     def append(self, rows: list[RowChange]) -> None:
         for op, relation, before, after in rows:
-            change: Any = (op, relation, before, after, self.commit, self.ordinal + 1)
-            self._changes.append(change)
+            fields: Any = (op, relation, before, after, self.commit, self.ordinal + 1)
+            self._deltas.append(Run(*fields) if op is Op.INSERTS else Delta(*fields))
             self._count(len(after) if op is Op.INSERTS and after else 1)
 
     def end(self, *, telling: bool = False) -> None:
         """The open transaction is whole. `telling`: its position matters, be there changes or not."""
-        if len(self._changes) > self._whole or self.given or telling:
-            self._whole, self._ended = len(self._changes), self.commit
+        if len(self._deltas) > self._whole or self.given or telling:
+            self._whole, self._ended = len(self._deltas), self.commit
         self._whole_rows, self._whole_size = self._rows, self.size
 
     def drop(self) -> None:
         """What of the open transaction was not given."""
-        del self._changes[self._whole :]
+        del self._deltas[self._whole :]
         self._rows, self.size = self._whole_rows, self._whole_size
 
     def back_to(self, ordinal: int) -> None:
         """Drops the open transaction's changes behind this one, which was not given. They began with
         a statement, and so no run of inserts reaches over it."""
-        while len(self._changes) > self._whole and self._changes[-1][5] > ordinal:
-            self._changes.pop()
+        while len(self._deltas) > self._whole and self._deltas[-1][5] > ordinal:
+            self._deltas.pop()
         self._rows -= self.ordinal - ordinal
         self.ordinal = ordinal
 
     def take_open(self) -> tuple[list[RowChange], int]:
         """The open transaction's changes and their bytes, which are dropped here."""
-        rows = [change[:4] for change in self._changes[self._whole :]]
+        rows = [delta[:4] for delta in self._deltas[self._whole :]]
         size = self.size - self._whole_size
         self.drop()
         return rows, size
@@ -120,22 +121,22 @@ class Gathering:
         if self._ended is not None:
             self._give(position, self._whole, self._whole_size, self._ended)
             self._ended = None
-        if not self._changes:
+        if not self._deltas:
             self.size = self._whole_size = 0
 
     def give_part(self) -> None:
         """What there is of the open transaction, which is all that there is."""
         self.given += self._rows
-        self._give(None, len(self._changes), self.size, self.commit)
+        self._give(None, len(self._deltas), self.size, self.commit)
 
     @property
     def has_whole(self) -> bool:
         return self._ended is not None
 
     def _give(self, position: BinlogPosition | None, count: int, size: int, commit: Commit) -> None:
-        changes, self._changes = self._changes[:count], self._changes[count:]
-        oldest = (changes[0][4] if changes else commit).committed_at
-        self.pieces.append(Piece(changes, commit, oldest, position, size))
+        deltas, self._deltas = self._deltas[:count], self._deltas[count:]
+        oldest = (deltas[0][4] if deltas else commit).committed_at
+        self.pieces.append(Piece(deltas, commit, oldest, position, size))
         self.pieces_size += size
         self.size -= size
         self._rows -= self.pieces[-1].rows

@@ -196,5 +196,5 @@ def _replaced(tables: dict[str, str]) -> ReplacedError:
 
 def _rows(transactions: Transactions) -> Iterator[list[RowChange]]:
     for piece in transactions.rows.pieces:
-        yield [change[:4] for change in piece.runs]
+        yield [change[:4] for change in piece.deltas]
     transactions.rows.pieces.clear()

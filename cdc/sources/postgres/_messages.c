@@ -1,4 +1,4 @@
-/* `Messages.take` of messages.py, in C: the same messages give the same changes.
+/* `Messages.take` of messages.py, in C: the same messages give the same deltas.
 
    What is frequent is done here: an insert, an update that carries no old row, Begin and Commit
    (PostgreSQL manual, "Logical Replication Message Formats"). Everything else, and whatever is not as
@@ -14,7 +14,8 @@
 
 typedef struct {
     PyObject *messages;
-    PyObject *relations, *changes, *commit, *inserts, *update, *commit_type;
+    PyObject *relations, *deltas, *commit, *inserts, *update;
+    PyObject *run_type, *delta_type, *commit_type;
     Py_ssize_t ordinal, size, in_runs;
     int inside;
     unsigned char oid[4];
@@ -28,11 +29,18 @@ typedef struct {
 } Taking;
 
 static int
+makes_tuples(PyObject *type)
+{
+    return PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, &PyTuple_Type);
+}
+
+static int
 load(Taking *t, PyObject *messages)
 {
     struct { const char *name; PyObject **to; } objects[] = {
-        {"relations", &t->relations}, {"changes", &t->changes}, {"commit", &t->commit},
-        {"inserts", &t->inserts}, {"update", &t->update}, {"commit_type", &t->commit_type},
+        {"relations", &t->relations}, {"deltas", &t->deltas}, {"commit", &t->commit},
+        {"inserts", &t->inserts}, {"update", &t->update}, {"run_type", &t->run_type},
+        {"delta_type", &t->delta_type}, {"commit_type", &t->commit_type},
     };
     struct { const char *name; Py_ssize_t *to; } numbers[] = {
         {"ordinal", &t->ordinal}, {"size", &t->size}, {"in_runs", &t->in_runs},
@@ -55,10 +63,9 @@ load(Taking *t, PyObject *messages)
         return -1;
     t->inside = PyObject_IsTrue(inside);
     Py_DECREF(inside);
-    if (!PyDict_Check(t->relations) || !PyList_Check(t->changes)
-        || !PyType_Check(t->commit_type)
-        || !PyType_IsSubtype((PyTypeObject *)t->commit_type, &PyTuple_Type)) {
-        PyErr_SetString(PyExc_TypeError, "expected a dict, a list and a type of tuples");
+    if (!PyDict_Check(t->relations) || !PyList_Check(t->deltas) || !makes_tuples(t->run_type)
+        || !makes_tuples(t->delta_type) || !makes_tuples(t->commit_type)) {
+        PyErr_SetString(PyExc_TypeError, "expected a dict, a list and three types of tuples");
         return -1;
     }
     t->last = Py_NewRef(t->commit);
@@ -87,32 +94,29 @@ store(Taking *t)
 static void
 clear(Taking *t)
 {
-    PyObject **all[] = {&t->relations, &t->changes, &t->commit, &t->inserts, &t->update,
-                        &t->commit_type, &t->relation, &t->rows, &t->last, &t->idle};
+    PyObject **all[] = {&t->relations, &t->deltas, &t->commit, &t->inserts, &t->update,
+                        &t->run_type, &t->delta_type, &t->commit_type, &t->relation, &t->rows, &t->last, &t->idle};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(all); i++)
         Py_CLEAR(*all[i]);
 }
 
-/* Takes over `change`, which may be NULL. */
+/* Appends (op, relation, before, after, commit, ordinal), a tuple of this type. */
 static int
-append(Taking *t, PyObject *change)
+append(Taking *t, PyObject *type, PyObject *op, PyObject *relation, PyObject *before, PyObject *after)
 {
-    int failed = change == NULL || PyList_Append(t->changes, change) < 0;
-    Py_XDECREF(change);
-    return failed ? -1 : 0;
-}
-
-/* (op, relation, None, after, commit, ordinal); takes over `after`, which may be NULL. */
-static int
-append_change(Taking *t, PyObject *op, PyObject *after)
-{
-    PyObject *ordinal = after == NULL ? NULL : PyLong_FromSsize_t(t->ordinal);
-    PyObject *change = NULL;
-    if (ordinal != NULL)
-        change = PyTuple_Pack(6, op, t->relation, Py_None, after, t->commit, ordinal);
-    Py_XDECREF(ordinal);
-    Py_XDECREF(after);
-    return append(t, change);
+    PyObject *ordinal = PyLong_FromSsize_t(t->ordinal);
+    PyObject *delta = ordinal == NULL ? NULL : ((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 6);
+    if (delta == NULL) {
+        Py_XDECREF(ordinal);
+        return -1;
+    }
+    PyObject *fields[] = {op, relation, before, after, t->commit};
+    for (int i = 0; i < 5; i++)
+        PyTuple_SET_ITEM(delta, i, Py_NewRef(fields[i]));
+    PyTuple_SET_ITEM(delta, 5, ordinal);
+    int failed = PyList_Append(t->deltas, delta);
+    Py_DECREF(delta);
+    return failed;
 }
 
 /* Makes `relation` the one with this oid. KeyError if there is none. */
@@ -155,8 +159,8 @@ take_insert(Taking *t, const unsigned char *p, Py_ssize_t size)
         return -1;
     }
     PyList_SET_ITEM(rows, 0, image);
-    Py_XSETREF(t->rows, Py_NewRef(rows));
-    return append_change(t, t->inserts, rows);
+    Py_XSETREF(t->rows, rows);
+    return append(t, t->run_type, t->inserts, t->relation, Py_None, rows);
 }
 
 static int
@@ -198,13 +202,9 @@ take_other(Taking *t, const unsigned char *p, Py_ssize_t size)
             failed = -1;
             break;
         }
-        PyObject *ordinal = PyLong_FromSsize_t(++t->ordinal);
-        PyObject *change = NULL;
-        if (ordinal != NULL)
-            change = PyTuple_Pack(6, PyTuple_GET_ITEM(c, 0), PyTuple_GET_ITEM(c, 1), PyTuple_GET_ITEM(c, 2),
-                                  PyTuple_GET_ITEM(c, 3), t->commit, ordinal);
-        Py_XDECREF(ordinal);
-        failed = append(t, change);
+        t->ordinal++;
+        failed = append(t, t->delta_type, PyTuple_GET_ITEM(c, 0), PyTuple_GET_ITEM(c, 1),
+                        PyTuple_GET_ITEM(c, 2), PyTuple_GET_ITEM(c, 3));
     }
     Py_DECREF(changes);
     return failed;
@@ -240,7 +240,11 @@ take_message(Taking *t, const unsigned char *p, Py_ssize_t size)
         if (relate(t, p + HEADER + 1) < 0)
             return -1;
         PyObject *image = PyBytes_FromStringAndSize((const char *)p + TUPLE, size - TUPLE);
-        return append_change(t, t->update, image);
+        if (image == NULL)
+            return -1;
+        int failed = append(t, t->delta_type, t->update, t->relation, Py_None, image);
+        Py_DECREF(image);
+        return failed;
     }
     if (p[HEADER] == 'B' && size == BEGIN_SIZE)
         return take_begin(t, p);
@@ -249,7 +253,7 @@ take_message(Taking *t, const unsigned char *p, Py_ssize_t size)
         t->has_ended = 1;
         t->inside = 0;
         Py_SETREF(t->last, Py_NewRef(t->commit));
-        t->whole = PyList_GET_SIZE(t->changes);
+        t->whole = PyList_GET_SIZE(t->deltas);
         t->whole_size = t->size;
         return 0;
     }

@@ -1,15 +1,14 @@
-"""A walsender's messages become changes here. `_messages.c` does the same in C, where it was built."""
+"""A walsender's messages become deltas here. `_messages.c` does the same in C, where it was built."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from appliers.delta import Commit, Op
+from appliers.delta import Commit, Delta, Op, Run, new
 from appliers.relation import Relation
 from cdc.sources.postgres import pgoutput
 from cdc.sources.postgres.lsn import Lsn
-from cdc.sources.source import Change, ChangeRun
 
 HEADER: Final = 25
 """Bytes of an XLogData message before pgoutput's own: kind, start, end, send time: 1 + 3 * 8."""
@@ -38,7 +37,7 @@ class Taken(NamedTuple):
     last: Commit
     """The transaction that it ended."""
     whole: int
-    """How many of the changes had come by then, and with them whole transactions."""
+    """How many of the deltas had come by then, and with them whole transactions."""
     whole_size: int
     """How many bytes they came in."""
     idle: Lsn | None
@@ -46,10 +45,11 @@ class Taken(NamedTuple):
 
 
 class Messages:
-    """Changes that have come and are not given on yet, and where in a transaction they end."""
+    """Deltas that have come and are not given on yet, and where in a transaction they end."""
 
-    inserts, update, commit_type = Op.INSERTS, Op.UPDATE, pgoutput.LogCommit
-    """What `_messages.c` makes changes with."""
+    inserts, update = Op.INSERTS, Op.UPDATE
+    run_type, delta_type, commit_type = Run, Delta, pgoutput.LogCommit
+    """What `_messages.c` makes deltas with."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Messages:
         self.relations = relations
         self.other = other
         self.keepalive = keepalive
-        self.changes: list[Change | ChangeRun] = []
+        self.deltas: list[Delta | Run] = []
         self.commit: Commit = Commit("", 0, 0)
         self.ordinal = 0
         self.size = 0
@@ -77,10 +77,10 @@ class Messages:
         Numbers are kept in local names, and only the last commit is looked into: half the time for a
         transaction of one row of what looking into each took.
         """
-        relations, changes = self.relations, self.changes
+        relations, deltas = self.relations, self.deltas
         commit, ordinal, size, in_runs = self.commit, self.ordinal, self.size, self.in_runs
         inside, table, rows = self.inside, b"", list[bytes]()
-        inserts, update, append = self.inserts, self.update, changes.append
+        inserts, update, append = self.inserts, self.update, deltas.append
         ended, last, whole, whole_size = None, commit, 0, 0
         idle: Lsn | None = None
         while True:
@@ -100,22 +100,23 @@ class Messages:
                     in_runs += 1
                 else:
                     table, rows = data[26:30], [data[31:]]
-                    append((inserts, relations[table], None, rows, commit, ordinal))
+                    append(Run(inserts, relations[table], None, rows, commit, ordinal))
             elif kind == _UPDATE and data[30] == _NEW_TUPLE:
                 ordinal += 1
                 table = b""
-                append((update, relations[data[26:30]], None, data[31:], commit, ordinal))
+                fields = (update, relations[data[26:30]], None, data[31:], commit, ordinal)
+                append(new(Delta, fields))
             elif kind == _BEGIN:
                 commit = pgoutput.read_begin(data, 26)
                 ordinal, inside, table = 0, True, b""
             elif kind == _COMMIT and inside and length == _COMMIT_SIZE:
                 inside, ended, last, table = False, data, commit, b""
-                whole, whole_size = len(changes), size
+                whole, whole_size = len(deltas), size
             else:
                 table = b""
                 for change in self.other(kind, data):
                     ordinal += 1
-                    append((*change, commit, ordinal))
+                    append(Delta(*change, commit, ordinal))
         self.commit, self.ordinal, self.size, self.in_runs = commit, ordinal, size, in_runs
         self.inside = inside
         return Taken(length, ended, last, whole, whole_size, idle)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import pq
 
-from appliers.delta import Op, number_of_rows
+from appliers.delta import Content, Op
 from appliers.errors import PermanentError, SyncError, TransientError
 from appliers.extension import extension
 from appliers.images import ImageError, pgoutput_end
@@ -238,17 +238,17 @@ class PostgresStream:
         if idle is not None:
             self._progress(idle)
         messages = self._messages
-        if messages.size >= PIECE_BYTES or len(messages.changes) + messages.in_runs >= PIECE_ROWS:
-            self._give(None, len(messages.changes), messages.size)
+        if messages.size >= PIECE_BYTES or len(messages.deltas) + messages.in_runs >= PIECE_ROWS:
+            self._give(None, len(messages.deltas), messages.size)
 
     def _give(self, position: Lsn | None, count: int, size: int) -> None:
         messages = self._messages
-        changes, rest = messages.changes[:count], messages.changes[count:]
-        commit = changes[-1][4] if changes else messages.commit
-        oldest = (changes[0][4] if changes else commit).committed_at
-        messages.changes = rest
-        messages.in_runs = number_of_rows(rest) - len(rest)
-        piece = Piece(changes, commit, oldest, position, size)
+        deltas, rest = messages.deltas[:count], messages.deltas[count:]
+        commit = deltas[-1][4] if deltas else messages.commit
+        oldest = (deltas[0][4] if deltas else commit).committed_at
+        messages.deltas = rest
+        messages.in_runs = Content.of(rest).rows - len(rest)
+        piece = Piece(deltas, commit, oldest, position, size)
         last = self._out[-1] if self._out else None
         if position is not None and isinstance(last, Piece) and last.position is not None:
             # libpq's buffer ends a piece every 16 kB, and each is gone through on its own further on.
