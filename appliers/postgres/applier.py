@@ -18,7 +18,7 @@ from appliers.finding import Finding
 from appliers.postgres import own, preflight
 from appliers.postgres.backends import any_works
 from appliers.postgres.bulk import Bulk
-from appliers.postgres.connection import Session, Step, demand
+from appliers.postgres.connection import Session, Step, demand, has_touched_none, touching
 from appliers.postgres.copying import Copies, sweep
 from appliers.postgres.durability import Durability
 from appliers.postgres.errors import translate, translated
@@ -146,7 +146,7 @@ class PostgresApplier:
             self._healed += work.healed
             if batch.position is not None:
                 faults.point("rows-written")
-                self._commit()
+                self._commit(batch)
                 faults.point("commit-acknowledged")
         return Applied(batch.rows, work.healed, work.rereads)
 
@@ -298,18 +298,8 @@ class PostgresApplier:
         )
 
     def _in_order(self, work: Work, batch: Batch) -> None:
-        """Everything but COMMIT in one round trip, if no update misses its row."""
-        before = [self._step(sql) for sql in self._beginning()]
-        after = []
-        if batch.position is not None:
-            values = self._advance_values(batch, work)
-            texts = [None if v is None else str(v).encode() for v in values]
-            after.append(self._step(_numbered(self.state.advance_sql()), texts))
-        results = Rows(work).write(each(batch.deltas), before, after)
-        if batch.position is not None:
-            self.state.advanced(batch.position, results[-1].command_tuples or 0)
-            if work.healed:
-                self.state.advance(batch.position, batch.committed_at, 0, work.healed)
+        self._session.begin(self._beginning())
+        Rows(work).write(each(batch.deltas))
         self._settle(work)
 
     def _in_bulk(self, work: Work, batch: Batch) -> None:
@@ -322,22 +312,9 @@ class PostgresApplier:
         self._in_sets(Bulk(work, replace=True), batch)
 
     def _in_sets(self, bulk: Bulk, batch: Batch) -> None:
-        for sql in self._beginning():
-            self._session.execute(sql)
+        self._session.begin(self._beginning())
         bulk.write(batch)
-        if batch.position is not None:
-            position, committed_at, _, changes, healed, *_ = self._advance_values(batch, bulk.work)
-            self.state.advance(position, committed_at, changes, healed)
         self._settle(bulk.work)
-
-    def _advance_values(self, batch: Batch, work: Work) -> tuple[Any, ...]:
-        assert batch.position is not None
-        return self.state.advance_values(
-            batch.position,
-            batch.committed_at,
-            self._changes + batch.rows,
-            self._healed + work.healed,
-        )
 
     def _settle(self, work: Work) -> None:
         for table, position in work.rereads.items():
@@ -359,15 +336,29 @@ class PostgresApplier:
         else:
             self._session.execute("ROLLBACK")
 
-    def _commit(self) -> None:
-        self._session.send([self._step("COMMIT")])
+    def _commit(self, batch: Batch | None = None) -> None:
+        """Commits; of a batch, moves the checkpoint in the same round trip. A checkpoint that is not
+        where it was is an error of the statement that moves it, behind which COMMIT is not run."""
+        position = None if batch is None else batch.position
+        steps = [self._step("COMMIT")]
+        if batch is not None and position is not None:
+            values = self.state.advance_values(
+                position, batch.committed_at, self._changes, self._healed
+            )
+            texts = [None if v is None else str(v).encode() for v in values]
+            steps.insert(0, self._step(touching(_numbered(self.state.advance_sql())), texts))
+        self._session.send(steps)
         faults.point("commit-sent")
         results = self._session.receive()
+        if position is not None and has_touched_none(results[0]):
+            self.state.advanced(position, 0)
         demand(results[-1])
         if results[-1].command_status != b"COMMIT":
             raise TransientError(
                 "the target has rolled back instead of committing", "it is tried again"
             )
+        if position is not None:
+            self.state.advanced(position, 1)
         self._open = False
         self._redo.clear()
         self._changes = self._healed = 0

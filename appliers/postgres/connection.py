@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -103,6 +104,8 @@ class Session:
         self._poll.register(self._fd, select.POLLIN)
         self._names = count(1)
         self._prepared: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self._ahead: list[Step] = []
+        self._sent_ahead = 0
         settings = dict(SETTINGS)
         if "synchronous_commit" in str(given.get("options")):
             del settings["synchronous_commit"]
@@ -131,7 +134,7 @@ class Session:
 
     @property
     def in_transaction(self) -> bool:
-        return self._libpq.transaction_status != pq.TransactionStatus.IDLE
+        return bool(self._ahead) or self._libpq.transaction_status != pq.TransactionStatus.IDLE
 
     def close(self) -> None:
         """Never raises. The server rolls back what is open."""
@@ -140,6 +143,7 @@ class Session:
 
     def roll_back(self) -> None:
         """Best effort: a connection that is in the middle of something is left to `close`."""
+        self._ahead = []
         if self._libpq.transaction_status in (
             pq.TransactionStatus.INTRANS,
             pq.TransactionStatus.INERROR,
@@ -148,6 +152,7 @@ class Session:
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> tuple[list[tuple[Any, ...]], int]:
         """Runs one statement with `$1` for parameters; its rows, and the number that it touched."""
+        self._go_ahead()
         cursor = self._db.execute(sql, values or None)
         return (cursor.fetchall() if cursor.description is not None else []), cursor.rowcount
 
@@ -159,6 +164,7 @@ class Session:
 
     def raw_rows(self, sql: str, *, binary: bool) -> list[tuple[bytes | None, ...]]:
         """The rows of a query as the server sends them, in binary or in text form."""
+        self._go_ahead()
         self._libpq.send_query_params(sql.encode(), None, result_format=int(binary))
         self._flush()
         result = self._outcome()
@@ -170,6 +176,7 @@ class Session:
 
         `sql` may hold statements before the COPY. `data` may raise: the COPY is then given up.
         """
+        self._go_ahead()
         libpq = self._libpq
         libpq.send_query(sql.encode())
         self._flush()
@@ -211,7 +218,7 @@ class Session:
         """Runs one statement for each value, binary and its $1, in one pipeline; the number of rows
         that they touched. `values` must not raise."""
         name = self.prepare(sql, ())
-        self._libpq.enter_pipeline_mode()
+        self._enter_pipeline()
         for value in values:
             self._libpq.send_query_prepared(name, [value], [1])
             self._flush()
@@ -222,21 +229,37 @@ class Session:
             demand(result)
         return sum(r.command_tuples or 0 for r in results)
 
+    def begin(self, statements: Sequence[str]) -> None:
+        """Statements that begin something: they travel with whatever is sent next, in front of it. Their
+        errors are raised there."""
+        self._ahead = [Step(self.prepare(sql, ()), (), None) for sql in statements]
+
     def send(self, steps: Sequence[Step]) -> None:
         """Sends prepared statements as one pipeline; `receive` must follow.
 
         The server's answers are taken in while sending, or both sides would wait for the other to
         read as soon as more is under way than the sockets hold.
         """
-        libpq = self._libpq
-        libpq.enter_pipeline_mode()
-        send = libpq.send_query_prepared
+        self._enter_pipeline()
+        send = self._libpq.send_query_prepared
         for number, (name, values, formats) in enumerate(steps, 1):
             send(name, values, formats)
             if not number & 63:
                 self._flush()
-        libpq.pipeline_sync()
+        self._libpq.pipeline_sync()
         self._flush()
+
+    def _enter_pipeline(self) -> None:
+        self._libpq.enter_pipeline_mode()
+        for name, values, formats in self._ahead:
+            self._libpq.send_query_prepared(name, values, formats)
+        self._sent_ahead, self._ahead = len(self._ahead), []
+
+    def _go_ahead(self) -> None:
+        """Sends what is to go ahead on its own."""
+        if self._ahead:
+            self.send([])
+            self.receive()
 
     def receive(self) -> list[pq.abc.PGresult]:
         """The outcomes of the steps sent, up to and with the first that failed: see `demand`."""
@@ -250,7 +273,9 @@ class Session:
             nothing = 0
             if result.status == pq.ExecStatus.PIPELINE_SYNC:
                 self._libpq.exit_pipeline_mode()
-                return results
+                for begun in results[: self._sent_ahead]:
+                    demand(begun)
+                return results[self._sent_ahead :]
             if result.status != pq.ExecStatus.PIPELINE_ABORTED:
                 results.append(result)
         raise psycopg.OperationalError("the connection ended in the middle of a pipeline")
@@ -317,3 +342,15 @@ def demand(result: pq.abc.PGresult) -> None:
     """Raises the error that a result is."""
     if result.status == pq.ExecStatus.FATAL_ERROR:
         raise psycopg.errors.error_from_result(result)
+
+
+@cache
+def touching(sql: str) -> str:
+    """The statement, made an error where it touches no row: what stands behind it in a pipeline is then
+    not run. `has_touched_none` knows it."""
+    division = "1 OPERATOR(pg_catalog./) pg_catalog.count(*)"
+    return f"WITH touched AS ({sql} RETURNING 1) SELECT {division} FROM touched"
+
+
+def has_touched_none(result: pq.abc.PGresult) -> bool:
+    return result.error_field(pq.DiagnosticField.SQLSTATE) == b"22012"  # division_by_zero

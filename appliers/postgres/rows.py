@@ -1,5 +1,5 @@
 """Writes deltas one by one in the source's order: small batches, and those that a constraint forbids
-to reduce. All statements travel in one pipeline, with whatever goes before and after them."""
+to reduce. All statements travel in one pipeline."""
 
 from __future__ import annotations
 
@@ -42,12 +42,7 @@ class Rows:
         self._left: list[tuple[int, Table]] = []
         """Queries that must find no row."""
 
-    def write(
-        self, deltas: Iterable[Delta], before: Iterable[Step] = (), after: Iterable[Step] = ()
-    ) -> list[pq.abc.PGresult]:
-        """Runs `before`, the deltas and `after`; returns the outcomes of `after`."""
-        for step in before:
-            self._add(step, "")
+    def write(self, deltas: Iterable[Delta]) -> None:
         truncates: list[Delta] = []
         for delta in deltas:
             if truncates and (delta[0] is not Op.TRUNCATE or delta.commit != truncates[0].commit):
@@ -59,11 +54,7 @@ class Rows:
                 self._take(delta)
         if truncates:
             self._truncate(truncates)
-        ahead = list(after)
-        for step in ahead:
-            self._add(step, "")
-        results = self._run()
-        return results[len(results) - len(ahead) :]
+        self._run()
 
     def upsert(self, table: Table, images: Iterable[bytes], *, stale: bool) -> None:
         """Writes whole rows over what is there; `stale` deletes rows of other keys that are in the way."""
@@ -204,10 +195,10 @@ class Rows:
         self._subjects.append(subject)
         return len(self._steps) - 1
 
-    def _run(self) -> list[pq.abc.PGresult]:
+    def _run(self) -> None:
         """Sends what has gathered and sees to the updates that found no row."""
         if not self._steps:
-            return []
+            return
         session = self._work.session
         session.send(self._steps)
         results = session.receive()
@@ -222,7 +213,6 @@ class Rows:
         if self._rereads_due or any(n.step >= 0 and not found(results[n.step]) for n in notes):
             self._rereads_due = False
             self._heal(notes, results)
-        return results
 
     def _heal(self, notes: Iterable[_Note], results: Sequence[pq.abc.PGresult]) -> None:
         """Goes through the deltas in order to see which rows are missing at the end."""
