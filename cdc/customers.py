@@ -17,13 +17,13 @@ def shape_for(customer: Customer | None) -> Shape:
     raises PermanentError for a table that has no such column."""
     if customer is None:
         return lambda relation: relation
-    columns = {customer.table: None, **customer.related}
 
     def shape(relation: Relation) -> Relation:
-        for table, column in columns.items():
+        if _is(customer.table, relation):
+            return replace(relation, customer_columns=relation.key_columns)
+        for table, column in customer.related.items():
             if _is(table, relation):
-                named = relation.key_columns if column is None else _column(relation, column)
-                return replace(relation, customer_columns=named)
+                return replace(relation, customer_columns=_column(relation, column))
         return relation
 
     return shape

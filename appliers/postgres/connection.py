@@ -232,7 +232,7 @@ class Session:
     def begin(self, statements: Sequence[str]) -> None:
         """Statements that begin something: they travel with whatever is sent next, in front of it. Their
         errors are raised there."""
-        self._ahead = [Step(self.prepare(sql, ()), (), None) for sql in statements]
+        self._ahead += [Step(self.prepare(sql, ()), (), None) for sql in statements]
 
     def send(self, steps: Sequence[Step]) -> None:
         """Sends prepared statements as one pipeline; `receive` must follow.
