@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from appliers.applier import Applier
+from appliers.errors import LockedError, PermanentError, SyncError
 from appliers.registry import applier_for
 from cdc.config import Config, Sync
 from cdc.runtime import Runtime, holder
 from cdc.sources.registry import source_for
+from cdc.sources.source import Kept
 
 
 def pause(config: Config, sync: Sync, paused: bool) -> None:  # noqa: ARG001 - the shape that all of these have
@@ -27,8 +29,9 @@ def request_copy(config: Config, sync: Sync, table: str | None, customer: str | 
 def drop(config: Config, sync: Sync) -> None:
     """Removes what the sync left on source and target, never the rows.
 
-    Raises LockedError while it runs, here or on another machine, and TransientError when one of
-    the two databases cannot be reached: then nothing is removed. May be repeated after any error.
+    Raises LockedError while it runs, here or on another machine: then nothing is removed. Where one of
+    the two databases cannot be reached, the other is cleared all the same, because a slot that nobody
+    reads fills its source's disk; then PermanentError says what is left. May be repeated after any error.
     """
     ours = holder("cdc drop")
     daemon, worker = Runtime(config.path, sync.name), Runtime(config.path, sync.name)
@@ -37,11 +40,15 @@ def drop(config: Config, sync: Sync) -> None:
     try:
         daemon.lock(ours, "daemon")
         worker.lock(ours, "worker")
-        applier.open(ours)
-        source.open()
-        # The source first: a slot that nobody knows of any more would fill its disk.
-        source.drop()
-        applier.drop()
+        at_target = _error(lambda: applier.open(ours))
+        at_source = _error(source.open) if source.kept else None
+        # The source first: a slot that nobody knows of any more would fill its disk. One that is in
+        # use says that the sync runs, and so stops us.
+        if source.kept and at_source is None:
+            source.drop()
+        at_target = at_target or _error(applier.drop)
+        if at_source or at_target:
+            raise _left(sync, source.kept, at_source, at_target)
     finally:
         source.close()
         applier.close()
@@ -49,10 +56,45 @@ def drop(config: Config, sync: Sync) -> None:
         daemon.unlock()
 
 
+def _error(reach: Callable[[], None]) -> SyncError | None:
+    """Why a database cannot be reached. Raises LockedError: the sync runs."""
+    try:
+        reach()
+    except LockedError:
+        raise
+    except SyncError as e:
+        return e
+    return None
+
+
+def _left(
+    sync: Sync, kept: Kept | None, at_source: SyncError | None, at_target: SyncError | None
+) -> PermanentError:
+    """What a drop has not removed, and how that goes by hand."""
+    lines, hints = [], [f"`cdc drop {sync.name}` again when it can be reached"]
+    if kept and at_source:
+        lines.append(f"{kept.what} on {sync.source.name} is left: {at_source}")
+        hints.append(f"or by hand on {sync.source.name}: {kept.by_hand}")
+    if at_target:
+        lines.append(f"the checkpoint on {sync.target.name} is left: {at_target}")
+        hints.append(
+            f"or by hand on {sync.target.name}, in each table whose name begins with cdc_:"
+            f" DELETE FROM ... WHERE sync = '{sync.name}';"
+        )
+    if kept and not (at_source and at_target):
+        gone = (
+            f"the checkpoint on {sync.target.name}"
+            if at_source
+            else f"{kept.what} on {sync.source.name}"
+        )
+        lines.insert(0, f"removed {gone}, and no more")
+    return PermanentError("\n".join(lines), ", ".join(hints))
+
+
 def kept(sync: Sync) -> str:
     """What `drop` removes, for people: what the sync keeps on its source and on its target."""
     source = source_for(sync.source.url, sync.source.password, sync.name)
-    there = f"{source.kept} on {sync.source.name} and " if source.kept else ""
+    there = f"{source.kept.what} on {sync.source.name} and " if source.kept else ""
     return f"{there}the checkpoint on {sync.target.name}"
 
 

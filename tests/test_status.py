@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from appliers.errors import LockedError, SyncError
+from appliers.errors import LockedError
 from appliers.registry import applier_for
 from cdc import status as status_module
 from cdc.config import Config, load
@@ -266,12 +266,3 @@ def test_drop_removes_what_the_sync_left(config: Config, source_db: Database, st
     assert source_db.value(slots) == 0
     assert source_db.value("SELECT count(*) FROM customers") == 100
     drop(config, sync)
-
-
-def test_drop_does_nothing_by_halves(tmp_path: Path, source_db: Database) -> None:
-    """A target out of reach: the slot stays, so that the drop can be repeated."""
-    source_db.execute("SELECT pg_create_logical_replication_slot('cdc_lite', 'pgoutput')")
-    config = configured(tmp_path, source_db.url, "sqlite:////nowhere/lite.sqlite")
-    with pytest.raises(SyncError):
-        drop(config, config.syncs["lite"])
-    assert source_db.value("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'cdc_lite'")

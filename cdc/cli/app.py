@@ -349,7 +349,8 @@ def drop(
 ) -> int:
     """Remove what a sync left on source and target, never the data.
 
-    Checkpoint, and on PostgreSQL slot and publication go; the tables and rows on the target stay.
+    Checkpoint, and on PostgreSQL slot and publication go; the tables and rows on the target stay. Where
+    one of the two cannot be reached, the other is cleared, and what is left is said, with exit 1.
     """
     from cdc.control import drop as control_drop
     from cdc.control import kept

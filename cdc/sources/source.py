@@ -185,12 +185,20 @@ class Opening:
     """The slot was made just now: every table has to be copied."""
 
 
+class Kept(NamedTuple):
+    """What a sync keeps in its source until `Source.drop`, for people."""
+
+    what: str
+    by_hand: str
+    """The statements that remove it."""
+
+
 class Source(Protocol):
     """One sync's hand on one source database. Errors as in `appliers.applier.Applier`."""
 
     dialect: str
-    kept: str | None
-    """What a sync keeps in the source until `drop`, for people; None: nothing."""
+    kept: Kept | None
+    """None: nothing, and `drop` has nothing to do."""
 
     def open(self) -> None: ...
 

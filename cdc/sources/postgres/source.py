@@ -33,7 +33,7 @@ from cdc.sources.postgres.lsn import Lsn
 from cdc.sources.postgres.relations import RelationMaker
 from cdc.sources.postgres.stream import PostgresStream
 from cdc.sources.postgres.types import TypeCatalog
-from cdc.sources.source import Catalog, GapError, Opening, Position, Shape, SourceLog
+from cdc.sources.source import Catalog, GapError, Kept, Opening, Position, Shape, SourceLog
 
 OLDEST = 140000
 TEND_EVERY = 3.0
@@ -49,7 +49,10 @@ class PostgresSource:
     def __init__(self, url: str, password: str | None, sync: str) -> None:
         self.sync = sync
         self.name = slot.slot_name(sync)
-        self.kept = f"slot and publication {self.name}"
+        self.kept = Kept(
+            f"slot and publication {self.name}",
+            f"SELECT pg_drop_replication_slot('{self.name}'); DROP PUBLICATION {self.name};",
+        )
         application = f"cdc {sync}"
         self._info = source_conninfo(url, password, application)
         self._walsender_info = source_conninfo(url, password, application, replication="database")
