@@ -148,9 +148,17 @@ class Tracker:
         self._failing = False
         self._live.error = self._live.hint = None
 
-    def ended(self, state: State, error: str | None = None, hint: str | None = None) -> None:
-        """The last thing that is told."""
+    def ended(
+        self,
+        state: State,
+        error: str | None = None,
+        hint: str | None = None,
+        *,
+        untold: bool = False,
+    ) -> None:
+        """The last thing that is told; `untold`: an error that the target does not keep."""
         self._end_session(state)
+        self._live.untold = untold
         self._live.error, self._live.hint = error, hint or None
         self.publish()
 

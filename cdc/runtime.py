@@ -84,6 +84,8 @@ class Live:
     snapshot: SnapshotProgress = field(default_factory=SnapshotProgress)
     error: str | None = None
     hint: str | None = None
+    untold: bool = False
+    """It has failed, and the target could not be told: it is kept nowhere but here."""
     beat: int = 0
     """Grows with every turn of the worker's loops: progress, or a healthy wait. When it stands for
     long, the daemon kills the worker."""
@@ -160,6 +162,13 @@ class Runtime:
             if any(_is_held(directory / self._lock_name(role)) for role in ("worker", "daemon")):
                 return self.peek(directory)
         return None
+
+    def left(self) -> Live | None:
+        """What the sync told last, on this machine, if that is a failure that its target does not know;
+        until it is started again or dropped (`lock`)."""
+        told = [live for directory in directories() if (live := self.peek(directory))]
+        last = max(told, key=lambda live: live.updated_at, default=None)
+        return last if last is not None and last.untold else None
 
     def starting(self) -> Live | None:
         """The same, waiting a moment for somebody who has just begun to run it and has told nothing."""

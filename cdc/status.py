@@ -123,7 +123,10 @@ def collect(config: Config) -> list[SyncStatus]:
     wait_targets(until)
     wait_sources(until)
     lives = _lives(config, targets, sources)
-    return [_status(s, lives[s.name], targets[s.name], sources[s.name]) for s in syncs]
+    left = {n: Runtime(config.path, n).left() for n, live in lives.items() if live is None}
+    return [
+        _status(s, lives[s.name], left.get(s.name), targets[s.name], sources[s.name]) for s in syncs
+    ]
 
 
 def _ask_all(
@@ -208,12 +211,16 @@ def _lives(
 
 
 def _status(
-    sync: Sync, live: Live | None, target: _Asked[_OnTarget], source: _Asked[_OnSource]
+    sync: Sync,
+    live: Live | None,
+    left: Live | None,
+    target: _Asked[_OnTarget],
+    source: _Asked[_OnSource],
 ) -> SyncStatus:
     kept, log = target.answer, source.answer
     lag = _lag_bytes(log, _position(live, kept))
     checkpoint = kept.checkpoint if kept else None
-    state, error, hint = _state(live, kept)
+    state, error, hint = _state(live, left, kept)
     if error is None:
         failed = target if target.error else source
         error, hint = failed.error, failed.hint
@@ -244,8 +251,10 @@ def _status(
     )
 
 
-def _state(live: Live | None, kept: _OnTarget | None) -> tuple[State, str | None, str | None]:
-    """State, error and hint: as the running worker tells, else as it was left."""
+def _state(
+    live: Live | None, left: Live | None, kept: _OnTarget | None
+) -> tuple[State, str | None, str | None]:
+    """State, error and hint: as the running worker tells, else as it was left, here or on the target."""
     if live is not None:
         silent = time.time() - live.beat_at
         if live.state not in (*_ENDED, "retrying") and silent > SILENCE:
@@ -255,6 +264,8 @@ def _state(live: Live | None, kept: _OnTarget | None) -> tuple[State, str | None
                 "the daemon starts it again by itself",
             )
         return live.state, live.error, live.hint
+    if left is not None and not _is_newer(kept, left):
+        return "failed", left.error, left.hint
     if kept is None:
         return "stopped", None, None
     if kept.control.error is not None:
@@ -262,6 +273,12 @@ def _state(live: Live | None, kept: _OnTarget | None) -> tuple[State, str | None
     if kept.control.paused:
         return "paused", None, None
     return ("stopped" if kept.checkpoint else "new"), None, None
+
+
+def _is_newer(kept: _OnTarget | None, left: Live) -> bool:
+    """Whether the sync has got on since that was left here: another machine runs it now."""
+    checkpoint = kept.checkpoint if kept else None
+    return checkpoint is not None and checkpoint.applied_at / 1e6 > left.updated_at
 
 
 def _position(live: Live | None, kept: _OnTarget | None) -> str | None:

@@ -234,20 +234,22 @@ class Worker:
 
     def _failed(self, error: PermanentError) -> int:
         event(log, "failed", logging.ERROR, error=str(error), hint=error.hint)
-        if not isinstance(error, LockedError):
-            applier = applier_for(
-                self._sync.target.url, self._sync.target.password, self._sync.name
-            )
-            try:
-                applier.open(None)
-                applier.state.fail(str(error), error.hint or None)
-            except SyncError:
-                pass  # the target itself may be what fails; the daemon tells it then
-            finally:
-                applier.close()
-        self._tracker.ended("failed", str(error), error.hint)
+        untold = not isinstance(error, LockedError) and not self._told(error)
+        self._tracker.ended("failed", str(error), error.hint, untold=untold)
         _tell(error)
         return 1
+
+    def _told(self, error: PermanentError) -> bool:
+        """Notes on the target why the sync has failed; False where the target itself is what fails."""
+        applier = applier_for(self._sync.target.url, self._sync.target.password, self._sync.name)
+        try:
+            applier.open(None)
+            applier.state.fail(str(error), error.hint or None)
+        except SyncError:
+            return False
+        finally:
+            applier.close()
+        return True
 
     def _pause(self) -> None:
         """Waits on the target for the pause to end."""
