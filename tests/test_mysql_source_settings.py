@@ -75,9 +75,9 @@ def findings(cdc: Command, level: str) -> list[tuple[str, str]]:
     return [(said, remedy) for said, _, remedy in (n.partition(" - try: ") for n in lines)]
 
 
-def refused(cdc: Command) -> tuple[str, str]:
-    """Why `cdc run` ends, and what to try."""
-    done = cdc.run("run", "--until-current")
+def refused(cdc: Command, *command: str) -> tuple[str, str]:
+    """Why `cdc run`, or another command, ends, and what to try."""
+    done = cdc.run(*(command or ("run", "--until-current")), timeout=30)
     assert done.returncode == 1, done.stderr
     found = re.search(r"^Error: (.*)\nTry: (.*)$", done.stderr, re.MULTILINE)
     assert found is not None, done.stderr
@@ -258,5 +258,6 @@ def test_a_grant_on_some_columns(cdc: Command, database: MysqlDatabase) -> None:
     assert found == f"table {table}: {who} may not read it, or not all of its columns"
     error = f"source: {who} may not read all columns of table {table}"
     assert refused(cdc) == (error, remedy)
+    assert refused(cdc, "tail", "copy") == (error, remedy)
     database.execute(remedy)
     copies(cdc)

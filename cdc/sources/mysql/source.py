@@ -84,9 +84,7 @@ class MysqlSource:
         return found
 
     def start(self, relations: Sequence[Relation]) -> Opening:
-        identity.require_log(self._db)
-        require_logged(self._db, self._server, relations)
-        require_columns(self._db, self._server, relations)
+        self._require(relations)
         known = identity.identify(self._db, self._server, self._home)
         position = start_of_stream(self._db, self._server, self._connect, self._interrupted.is_set)
         return Opening(known, position, created=True)
@@ -96,9 +94,7 @@ class MysqlSource:
     ) -> frozenset[str]:
         """Tables whose rows were replaced without a trace right before the position are to be copied."""
         at = _place(position)
-        identity.require_log(self._db)
-        require_logged(self._db, self._server, relations)
-        require_columns(self._db, self._server, relations)
+        self._require(relations)
         identity.verify_identity(self._db, self._server, self._connect, self._home, identity_, at)
         identity.verify_log(self._db, self._server, self._connect, at, self.sync)
         return frozenset(at.replaced) & {r.table for r in relations}
@@ -132,7 +128,7 @@ class MysqlSource:
         relations: Sequence[Relation],
         shape: Shape,
     ) -> Stream:
-        identity.require_log(self._db)
+        self._require(relations)
         if not from_start:
             now = start_of_stream(self._db, self._server, self._connect, self._interrupted.is_set)
             return self._stream(now, shape, "tail")
@@ -202,6 +198,13 @@ class MysqlSource:
     @property
     def _server(self) -> Server:
         return server_of(self._db)
+
+    def _require(self, relations: Sequence[Relation]) -> None:
+        """Raises PermanentError for a log that has not all of these tables, and for columns that a reader
+        of the log would have, and of the tables not."""
+        identity.require_log(self._db)
+        require_logged(self._db, self._server, relations)
+        require_columns(self._db, self._server, relations)
 
     def _connect(self) -> Connection:
         return connect(self._url, self._password, f"cdc {self.sync}")
