@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Final
 
 import pymysql
 import pytest
 
+from appliers import mysql_url
 from appliers.mysql.failures import READ_ONLY
+from appliers.mysql.preflight import REFUSED
 from tests.command import Command, cdc
 from tests.databases import Database, wait_until
 from tests.mysql_databases import MysqlDatabase
@@ -131,6 +133,47 @@ def test_a_target_whose_engine_is_read_only(
     server.configure({"innodb_read_only": False})
     server.start()
     sync.goes_on()
+
+
+def test_who_may_write_all_the_same(
+    cdc: Command, source_db: Database, server: LocalMysql, fresh_mysql_database: Fresh
+) -> None:
+    """`check` fails for whom the server refuses, and warns for whom it lets write: which rights do that
+    depends on its version, and the server itself is asked."""
+    target = fresh_mysql_database(server)
+    source_db.execute("CREATE TABLE customers (id int PRIMARY KEY)")
+    target.execute("CREATE TABLE customers (id int PRIMARY KEY)")
+    rights = {"mariadb": ["READ_ONLY ADMIN"], "mysql": ["CONNECTION_ADMIN"]}[server.flavour]
+    users = [
+        target.create_user("ALL", f"{right} ON *.*") for right in ("PROCESS", "SUPER", *rights)
+    ]
+    verdicts = set()
+    for setting in CLOSED[server.flavour].keys() & {"read_only", "super_read_only"}:
+        target.execute(f"SET GLOBAL {setting} = ON")
+        for user in users:
+            url = target.url_as(*user)
+            cdc.configure(source_db.url, url, sync={"tables": ["customers"]})
+            done = cdc.run("check")
+            [line] = [n for n in done.stdout.splitlines() if f" target: {setting} is on" in n]
+            may = may_write(url)
+            assert line.startswith("warn" if may else "FAILED")
+            assert done.returncode == (0 if may else 1)
+            verdicts.add((setting, may))
+        target.execute(f"SET GLOBAL {setting} = OFF")
+        target.execute("SET GLOBAL read_only = OFF")
+    assert {("read_only", True), ("read_only", False)} <= verdicts
+    assert ("super_read_only", True) not in verdicts
+
+
+def may_write(url: str) -> bool:
+    with closing(pymysql.connect(**mysql_url.arguments(url, None), autocommit=True)) as db:
+        try:
+            db.query("DELETE FROM customers")
+        except pymysql.err.OperationalError as e:
+            if e.args[0] != REFUSED:
+                raise
+            return False
+    return True
 
 
 @pytest.mark.parametrize("end", ["source", "target"])

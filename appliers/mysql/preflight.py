@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import pymysql
+
 from appliers.errors import PermanentError
 from appliers.finding import Finding, of_acting_key
 from appliers.mysql.catalog import read_foreign_keys, read_table
 from appliers.mysql.durability import Durability
+from appliers.mysql.failures import code_of
 from appliers.mysql.names import folded, quoted, target_name
 from appliers.mysql.own import OwnTables
 from appliers.mysql.session import Session
@@ -32,6 +35,9 @@ CLOSED: Final = {
     "tx_read_only": "SET GLOBAL tx_read_only = OFF;",
 }
 """Settings with which nothing can be written, and what ends each. MariaDB says `tx_read_only`."""
+
+REFUSED: Final = 1290
+"""What a server says that a setting (its "--read-only option") keeps from doing something."""
 
 _GRANT: Final = re.compile(
     r"GRANT (.+?) ON (?:TABLE )?(\*|`.+?`|'.+?')\.(\*|`.+?`) TO ", re.IGNORECASE
@@ -116,15 +122,29 @@ def _version(session: Session) -> Finding:
 
 def _writable(session: Session) -> Finding:
     on = ("ON", "1", "READ_ONLY", "NO_LOCK", "NO_LOCK_NO_ADMIN")
-    for name, remedy in CLOSED.items():
+    for name, opens in CLOSED.items():
         if str(session.variables.get(name, "OFF")).upper().replace(" ", "_") in on:
-            return Finding(
-                "FAILED",
-                "target",
-                f"{name} is on: a replica, or closed for writes",
-                f"use the primary's address, or {remedy}",
-            )
+            remedy = f"use the primary's address, or {opens}"
+            if name == "read_only" and _may_write(session):
+                text = "read_only is on, and this user may write all the same: is it a replica?"
+                return Finding("warn", "target", text, remedy)
+            text = f"{name} is on: a replica, or closed for writes"
+            return Finding("FAILED", "target", text, remedy)
     return Finding("ok", "target", "takes writes")
+
+
+def _may_write(session: Session) -> bool:
+    """Whether read_only does not hold for the user. Which rights do that depends on the version (MariaDB's
+    SUPER before 10.11, not since); every server asks for them here, before anything is written
+    (trans_begin in sql/transaction.cc of both)."""
+    try:
+        session.execute("START TRANSACTION READ WRITE")
+    except pymysql.err.MySQLError as e:
+        if code_of(e) != REFUSED:
+            raise
+        return False
+    session.roll_back()
+    return True
 
 
 def _own_tables(session: Session, grants: Grants, user: str) -> Finding:
