@@ -79,9 +79,9 @@ def unverified() -> ssl.SSLContext:
     return context
 
 
-def arguments(url: str, password: str | None) -> dict[str, Any]:
-    """PyMySQL's keyword arguments for a URL: user, password, host or unix_socket, port, database,
-    TLS, connect_timeout. Raises PermanentError for a URL that is none of ours, without showing it."""
+def parameters(url: str) -> tuple[re.Match[str], dict[str, str]]:
+    """The parts of a URL, and what stands behind its `?`. Raises PermanentError, without showing it, for
+    one that is none of ours."""
     match = _URL.fullmatch(url)
     if match is None or not match["database"]:
         raise PermanentError(
@@ -90,6 +90,15 @@ def arguments(url: str, password: str | None) -> dict[str, Any]:
             "correct the URL",
         )
     given = _parameters(match["query"] or "")
+    _seconds(given.get("connect-timeout"))
+    _mode(given)
+    return match, given
+
+
+def arguments(url: str, password: str | None) -> dict[str, Any]:
+    """PyMySQL's keyword arguments for a URL: user, password, host or unix_socket, port, database,
+    TLS, connect_timeout. Raises PermanentError, for files that it names too."""
+    match, given = parameters(url)
     user, _, secret = (match["user"] or "").partition(":")
     secret = password if password is not None else unquote(secret)
     found: dict[str, Any] = {
@@ -110,7 +119,7 @@ def arguments(url: str, password: str | None) -> dict[str, Any]:
 
 def database(url: str) -> str:
     """The database that a URL names."""
-    return str(arguments(url, None)["database"])
+    return unquote(parameters(url)[0]["database"])
 
 
 def _parameters(query: str) -> dict[str, str]:
@@ -138,15 +147,20 @@ def _seconds(text: str | None) -> int:
     return int(text)
 
 
-def _tls(given: Mapping[str, str]) -> dict[str, Any]:
-    files = {n: given[n] for n in ("ssl-ca", "ssl-cert", "ssl-key") if n in given}
-    mode = given.get("ssl-mode", "verify-ca" if "ssl-ca" in files else "preferred").lower()
+def _mode(given: Mapping[str, str]) -> str:
+    mode = given.get("ssl-mode", "verify-ca" if "ssl-ca" in given else "preferred").lower()
     mode = mode.replace("_", "-")
     if mode not in SSL_MODES:
         raise PermanentError(
             f"the URL's ssl-mode is none of {', '.join(SSL_MODES)}",
             "correct the URL",
         )
+    return mode
+
+
+def _tls(given: Mapping[str, str]) -> dict[str, Any]:
+    files = {n: given[n] for n in ("ssl-ca", "ssl-cert", "ssl-key") if n in given}
+    mode = _mode(given)
     if mode == "disabled":
         return {"ssl_disabled": True}
     if mode == "preferred" and not files:

@@ -16,9 +16,10 @@ from appliers.errors import PermanentError
 from appliers.relation import Relation
 from cdc.config import ConfigError, dotted, slot_name
 from cdc.init_facts import Facts, read_facts, target_grants
+from cdc.readable import given
 from cdc.sources.registry import SOURCES, source_for
 from cdc.sources.source import Catalog, Refused
-from cdc.urls import BadUrl, place, split, user
+from cdc.urls import place, user
 
 CUSTOMER_NAMES = (
     *("customers", "customer", "clients", "client", "accounts", "account", "companies", "company"),
@@ -118,12 +119,8 @@ def short_names(relations: Sequence[Relation]) -> dict[Relation, str]:
 def _ends(urls: Sequence[str]) -> list[End]:
     taken: set[str] = set()
     ends = []
-    for i, given in enumerate(urls):
-        argument = "SOURCE_URL" if i == 0 else "TARGET_URL"
-        try:
-            url, password = split(given, directory=Path.cwd())
-        except BadUrl as e:
-            raise ConfigError(f"{argument}: {e}") from None
+    for i, text in enumerate(urls):
+        url, password = given("SOURCE_URL" if i == 0 else "TARGET_URL", text)
         path = place(url)[1]
         stem = Path(path).stem if url.startswith("sqlite") else path
         plain = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:36] or (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from typing import Final
 
 import pytest
@@ -18,6 +19,10 @@ __all__ = ["cdc", "copy", "crm"]
 
 COMMANDS: Final = (
     *("demo", "init", "check", "snapshot", "run", "status", "tail", "pause", "resume", "drop"),
+)
+ON_A_CONFIGURATION: Final = (
+    *(["check"], ["run"], ["status"], ["snapshot"], ["tail", "copy"], ["pause", "copy"]),
+    *(["resume", "copy"], ["drop", "copy", "--yes"]),
 )
 
 
@@ -118,9 +123,7 @@ class TestWords:
         )
         assert done.stderr.endswith("Try: cdc init SOURCE_URL TARGET_URL > cdc.toml\n")
 
-    @pytest.mark.parametrize(
-        "command", [["check"], ["run"], ["status"], ["snapshot"], ["pause", "a"]]
-    )
+    @pytest.mark.parametrize("command", ON_A_CONFIGURATION)
     def test_a_wrong_configuration(self, cdc: Command, command: list[str]) -> None:
         cdc.config.write_text("[syncs.a]\n")
         done = cdc.run(*command)
@@ -224,20 +227,40 @@ class TestCheck:
         ],
     )
     def test_a_url_that_cannot_be_read(self, cdc: Command, url: str, said: str) -> None:
-        """Is a line of check at either end, and an error of init; a sync ends by it instead of starting again
-        for ever. None shows a secret."""
-        cdc.configure(url, url.replace("/crm", "/copy"), more=CUSTOMER)
-        checked = cdc.run("check").stdout
-        for end in ("source crm", "target copy"):
-            [line] = [x for x in checked.splitlines() if f"FAILED copy, {end}: connection: " in x]
-            assert said in line
-        done = cdc.run("run", timeout=30)
-        assert done.returncode == 1
-        asked = cdc.run("init", url, "sqlite:///copy.db")
-        for text in (done.stderr, asked.stderr, cdc.run("status").stdout):
-            assert said in text
-            assert "hunter" not in text + checked
-            assert "Traceback" not in text
+        """It is a mistake in the configuration, or in an argument: exit 2 at either end, by every command,
+        and nothing is started. None shows a secret."""
+        other = url.replace("/crm", "/copy")
+        cdc.configure(url, other, more=CUSTOMER)
+        for command in ON_A_CONFIGURATION:
+            done = cdc.run(*command, timeout=30)
+            assert (done.returncode, done.stdout) == (2, "")
+            for line, end in zip(done.stderr.splitlines(), ("crm", "copy"), strict=True):
+                assert line.startswith(f"Error: {cdc.config}: databases.{end}.url: ")
+                assert said in line
+            assert "hunter" not in done.stderr
+        for arguments in (["init", url, "sqlite:///x.db"], ["init", "postgresql://h/c", url]):
+            asked = cdc.run(*arguments)
+            assert asked.returncode == 2
+            assert asked.stderr.startswith("Error: " + ("SOURCE", "TARGET")[arguments[2] == url])
+            assert said in asked.stderr
+            assert "hunter" not in asked.stderr
+
+    def test_a_url_that_a_running_daemon_cannot_read(self, cdc: Command) -> None:
+        """It reads the configuration again without the libraries that would know: the sync ends by it
+        instead of starting again for ever."""
+        cdc.configure("postgresql://cdc:hunter3@h:port/crm", "sqlite:///copy.db", more=CUSTOMER)
+        daemon = subprocess.run(
+            [sys.executable, "-P", "-m", "cdc.daemon", "cdc.toml"],
+            cwd=cdc.directory,
+            env=cdc.environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert daemon.returncode == 1
+        assert "got one that libpq does not read: its port is no number" in daemon.stderr
+        assert "hunter" not in daemon.stderr
 
     def test_a_wrong_password(self, cdc: Command, make_server: MakeServer) -> None:
         server = make_server(password="right")

@@ -198,12 +198,21 @@ def test_tables_of_others_are_not_touched(demo: Callable[..., Demo], tmp_path: P
     assert (tmp_path / "mine.db").read_bytes() == before
 
 
-def test_a_target_that_is_no_url_is_a_usage_error(demo: Callable[..., Demo]) -> None:
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("crm.db", "expected a URL such as postgresql://"),
+        ("mysql://me@h/crm?sslmode=require", "the URL has the parameter sslmode, expected one of ssl-mode"),
+    ],
+)  # fmt: skip
+def test_a_target_that_is_no_url_is_a_usage_error(
+    demo: Callable[..., Demo], target: str, expected: str
+) -> None:
     """Exit 2, and the word that was expected."""
-    one = demo("--target", "crm.db")
+    one = demo("--target", target)
     said = one.process.communicate(timeout=30)[0].decode()
     assert one.process.returncode == 2
-    assert said.startswith("Error: --target: expected a URL such as postgresql://")
+    assert said.startswith(f"Error: --target: {expected}")
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

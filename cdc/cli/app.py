@@ -87,8 +87,11 @@ def _root(
 
 def _load(ctx: typer.Context, config: Path | None) -> Config:
     from cdc.config import load
+    from cdc.readable import demand_readable
 
-    return load(config or ctx.obj)
+    loaded = load(config or ctx.obj)
+    demand_readable(loaded)
+    return loaded
 
 
 def _chosen(config: Config, names: list[str] | None) -> list[str]:

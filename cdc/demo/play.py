@@ -17,7 +17,6 @@ import pymysql
 
 from appliers.errors import PermanentError, SyncError, TransientError
 from appliers.registry import applier_for
-from cdc.config import ConfigError
 from cdc.demo import crm
 from cdc.demo.compare import Compared, compare
 from cdc.demo.copies import Copy, PostgresCopy
@@ -26,8 +25,8 @@ from cdc.demo.server import LocalPostgres, embedded_bin_dir
 from cdc.demo.subject import SYNC, Subject
 from cdc.demo.targets import copy_at
 from cdc.demo.view import Scene, View, say, view
+from cdc.readable import given
 from cdc.runtime import Live, holder
-from cdc.urls import BadUrl, split
 
 LOOK: Final = 0.25
 COUNT_EVERY: Final = 0.75
@@ -143,11 +142,7 @@ class _Stage:
 def _aim(target: str | None, folder: Path) -> Aim:
     if target is None:
         return Aim(f"sqlite:///{folder}/crm.db", None, named=False)
-    try:
-        url, password = split(target, directory=Path.cwd())
-    except BadUrl as e:
-        raise ConfigError(f"--target: {e}") from None
-    return Aim(url, password, named=True)
+    return Aim(*given("--target", target), named=True)
 
 
 def _make_room(aim: Aim) -> None:
