@@ -123,6 +123,11 @@ def collect(config: Config) -> list[SyncStatus]:
     wait_targets(until)
     wait_sources(until)
     lives = _lives(config, targets, sources)
+    # A source that was asked before its sync went on has a head of before: nothing is known of more.
+    old = [s for s in syncs if _is_ahead(lives[s.name], targets[s.name], sources[s.name])]
+    newer, wait = _ask_all(old, lambda s: s.source, _ask_source)
+    wait(time.monotonic() + PATIENCE)
+    sources |= newer
     left = {n: Runtime(config.path, n).left() for n, live in lives.items() if live is None}
     return [
         _status(s, lives[s.name], left.get(s.name), targets[s.name], sources[s.name]) for s in syncs
@@ -208,6 +213,15 @@ def _lives(
             if live is None or live.updated_at != seen:
                 del again[name]
     return lives
+
+
+def _is_ahead(live: Live | None, target: _Asked[_OnTarget], source: _Asked[_OnSource]) -> bool:
+    """Whether the source's head does not know where the sync stands, or where its checkpoint is."""
+    log, kept = source.answer, target.answer
+    return any(
+        log is not None and position is not None and _lag_bytes(log, position) is None
+        for position in (_position(live, kept), _position(None, kept))
+    )
 
 
 def _status(

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,10 +15,15 @@ import pytest
 from tests.command import CUSTOMER, Command, cdc, lines_of
 from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase
+from tests.mysql_fixtures import MakeMysql
+from tests.mysql_servers import LocalMysql
+from tests.proxy import Proxy
 from tests.test_cli_syncs import STATUS_KEYS
 from tests.test_tail import lines
 
 __all__ = ["cdc"]
+
+Fresh = Callable[[LocalMysql], MysqlDatabase]
 
 PLACE: Final = re.compile(r"binlog\.\d{6}:\d+ gtids=\S*")
 
@@ -207,3 +213,42 @@ class TestStatus:
         cdc.ok("resume", "copy")
         wait_until(lambda: cdc.status()["changes_applied"] == 3, message="it goes on")
         wait_until(lambda: cdc.status()["lag_bytes"] == 0, message="it is current")
+
+    @pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+    def test_a_log_that_was_reset(
+        self,
+        cdc: Command,
+        request: pytest.FixtureRequest,
+        fresh_mysql_database: Fresh,
+        flavour: str,
+    ) -> None:
+        """It ends before the checkpoint. That is no lag of zero: nobody knows how far the sync is behind."""
+        source = fresh_mysql_database(request.getfixturevalue(f"make_{flavour}")())
+        source.execute("CREATE TABLE customers (id int PRIMARY KEY)")
+        for _ in range(3):
+            source.execute("FLUSH BINARY LOGS")
+        cdc.configure(source.url, "sqlite:///copy.db", sync={"tables": ["customers"]})
+        cdc.ok("run", "--until-current")
+        assert shown(cdc, 0, "--max-lag", "60")["lag_bytes"] is not None
+        source.execute("RESET BINARY LOGS AND GTIDS" if flavour == "mysql" else "RESET MASTER")
+        reset = shown(cdc, 1, "--max-lag", "60")
+        assert (reset["lag_bytes"], reset["lag_seconds"]) == (None, None)
+        assert reset["source_log"] == {"retained_bytes": None, "state": "lost"}
+
+    def test_another_server_behind_the_same_address(
+        self, cdc: Command, make_mysql: MakeMysql, fresh_mysql_database: Fresh
+    ) -> None:
+        """Its log may be shorter, under the same names of files. What it has is not on the target: only the
+        GTIDs tell."""
+        one, other = fresh_mysql_database(make_mysql()), make_mysql()
+        one.execute("CREATE TABLE customers (id int PRIMARY KEY, name text)")
+        one.execute("INSERT INTO customers VALUES (1, repeat('x', 60000))")
+        with Proxy(one.server.port) as near:
+            cdc.configure(near.url(one.url), "sqlite:///copy.db", sync={"tables": ["customers"]})
+            cdc.ok("run", "--until-current")
+            near.lead_to(other.port)
+            fresh_mysql_database(other).execute(f"CREATE DATABASE {one.name}")
+            found = shown(cdc, 1, "--max-lag", "60")
+        here, there = (found[n].partition(":")[0] for n in ("source_position", "checkpoint"))
+        assert here == there
+        assert (found["lag_bytes"], found["source_log"]["state"]) == (None, "lost")

@@ -80,6 +80,14 @@ def test_bytes_between_positions() -> None:
     assert head == here
 
 
+def test_what_lies_behind_a_head_is_no_part_of_its_log() -> None:
+    """Its log was reset, or is another server's: that is no lag of zero."""
+    head = BinlogPosition("b.000002", 500, files=(("b.000001", 1000), ("b.000002", 500)))
+    assert head.since(position("b.000002:500")) == 0
+    assert head.since(position("b.000002:501")) is None
+    assert head.since(position("b.000007:4")) is None
+
+
 def test_a_position_holds_transactions() -> None:
     """By their GTID, or by the place where one begins that has none."""
     held = position(f"b.000002:100 gtids={A}:1-5:tag:1")

@@ -31,7 +31,8 @@ class Position(Protocol):
 
     def since(self, other: Position) -> int | None:
         """Bytes of log from `other` up to here, 0 if `other` covers this; None where this position
-        does not know (MySQL: only what `Source.head` gave knows the files in between)."""
+        does not know (MySQL: only what `Source.head` gave knows the files in between, and what lies
+        behind that is of another log, or is newer)."""
 
 
 @dataclass(slots=True)

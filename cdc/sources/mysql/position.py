@@ -122,11 +122,13 @@ class BinlogPosition:
 
     def since(self, other: object) -> int | None:
         """Bytes of log from `other` up to here, 0 if `other` covers this. None if the file of `other`
-        is another one and this position does not know the sizes of those in between, or it is gone."""
+        is another one and this position does not know the sizes of those in between, or it is gone. A
+        head (it knows the files) does not know what lies behind it either: no log has that, unless it has
+        grown since; after a RESET, and on another server, it is of another log."""
         if not isinstance(other, BinlogPosition):
             raise TypeError(f"expected a BinlogPosition, got {type(other).__name__}")
         if other.covers(self):
-            return 0
+            return None if self.files and not self.covers(other) else 0
         if other.file == self.file:
             return self.offset - other.offset
         names = [name for name, _ in self.files]
