@@ -105,8 +105,20 @@ class Snapshot:
         self._dangling = False
         self._rests_until = 0.0
         self.tables: dict[str, TableState] = applier.state.tables()
+        self._renew()
         self._settling = {t.table for t in self.tables.values() if t.copy is Copy.REDO}
         """Under redo because they were copied, not because a row was read again."""
+
+    def _renew(self) -> None:
+        """Has tables copied again of which the log may not have told everything since they were planned."""
+        planned = {
+            t.table: t.fingerprint for t in self.tables.values() if t.copy is not Copy.PENDING
+        }
+        for table in self._source.outdated(planned):
+            event(log, "table-outdated", logging.WARNING, table=table)
+            state = self.tables[table] = TableState(table, sweep=True)
+            with self._applier.state.transaction():
+                self._applier.state.put_table(state)
 
     @property
     def redo(self) -> frozenset[str]:

@@ -60,6 +60,61 @@ def test_taken_out_while_it_streams(
     sync.assert_equal("t")
 
 
+OUT_FOR_A_WHILE: Final = """
+    ALTER PUBLICATION cdc_{name} DROP TABLE t;
+    UPDATE t SET body = 'not in the log' WHERE id > 40;
+    ALTER PUBLICATION cdc_{name} ADD TABLE t"""
+
+PUBLISHED_BY_HAND: Final = MADE_AGAIN + "; ALTER PUBLICATION cdc_{name} ADD TABLE t"
+
+SWAPPED: Final = """
+    ALTER TABLE t RENAME TO other;
+    ALTER TABLE u RENAME TO t;
+    ALTER TABLE other RENAME TO u"""
+
+
+@pytest.mark.parametrize("streams", [True, False], ids=["streaming", "down"])
+@pytest.mark.parametrize(
+    "altering",
+    [OUT_FOR_A_WHILE, PUBLISHED_BY_HAND, SWAPPED],
+    ids=["out for a while", "published by hand", "swapped"],
+)
+def test_published_under_the_same_name(
+    source_db: Database, one_target: Target, make_sync: MakeSync, altering: str, *, streams: bool
+) -> None:
+    """The publication has every table that it should have, by name, and yet the log does not have every
+    change since the copy: a table was out of it for a while, or another one has taken its name. It is
+    copied again, and no other is."""
+    source_db.execute(
+        "CREATE TABLE u (id int PRIMARY KEY, body text); INSERT INTO u VALUES (7, 'u')"
+    )
+    sync = copied(source_db, one_target, make_sync)
+    if streams:
+        sync.start()
+        sync.catch_up()
+    source_db.execute(altering.format(name=sync.name))
+    if not streams:
+        sync.start()
+    wait_until(
+        lambda: not differences(source_db, one_target, ["t", "u"]), 60, "the table is copied again"
+    )
+    source_db.execute("UPDATE t SET body = 'in the log' WHERE id < 50; DELETE FROM t WHERE id = 50")
+    sync.catch_up()
+    sync.assert_equal("t", "u")
+    assert sync.log_count("INFO s1 table-planned table=public.markers") == 1
+
+
+def test_one_table_more_is_the_only_one_that_is_copied(
+    source_db: Database, one_target: Target, make_sync: MakeSync
+) -> None:
+    """What the publication has for the others stays as it is."""
+    sync = copied(source_db, one_target, make_sync)
+    source_db.execute("CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (7)")
+    sync.finish()
+    sync.assert_equal("t", "u")
+    assert sync.log_count("INFO s1 table-planned table=public.t ") == 1
+
+
 def test_killed_before_the_target_knows(
     source_db: Database, target_db: Database, make_sync: MakeSync
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -235,6 +235,11 @@ class Source(Protocol):
     def publish(self, relations: Sequence[Relation]) -> None:
         """Has the log hold the changes of exactly these tables from now on. Called after `resume`, once
         the target knows which tables are to be copied: nobody can tell them from the others any more."""
+
+    def outdated(self, fingerprints: Mapping[str, str]) -> frozenset[str]:
+        """Of tables whose copies were planned with these fingerprints those that have to be copied again:
+        another table has the name now, or the table was out of the log for a while. Called after
+        `publish`; what comes later `tend` finds."""
 
     def head(self) -> Position:
         """The end of the log that the stream can reach now."""

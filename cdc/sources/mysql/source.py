@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -101,6 +101,10 @@ class MysqlSource:
 
     def publish(self, relations: Sequence[Relation]) -> None:
         """The log has every table."""
+
+    def outdated(self, fingerprints: Mapping[str, str]) -> frozenset[str]:
+        """None: the log has every table, and tells when another takes its name."""
+        return frozenset()
 
     def head(self) -> BinlogPosition:
         return replace(end_of_log(self._db, self._server), files=identity.files(self._db))

@@ -27,6 +27,7 @@ from appliers.images import (
     Format,
 )
 from appliers.relation import Relation
+from cdc.sources.postgres import slot
 from cdc.sources.postgres.connection import (
     Connection,
     command,
@@ -92,11 +93,13 @@ class PostgresRound:
         self,
         walsender_info: str,
         info: str,
+        publication: str,
         name: str,
         interrupted: Callable[[], bool],
         patience: float | None,
     ) -> None:
         self._info = info
+        self._publication = publication
         self._patience = patience
         until = None if patience is None else time.monotonic() + patience
         self._conn = connect_walsender(walsender_info)
@@ -119,7 +122,7 @@ class PostgresRound:
         if self._patience is not None:
             with translating():
                 db.execute(f"SET lock_timeout = {int(self._patience * 1000)}")
-        return PostgresChunkReader(db, self._snapshot, self.position)
+        return PostgresChunkReader(db, self._publication, self._snapshot, self.position)
 
     def close(self) -> None:
         self._conn.finish()
@@ -129,14 +132,15 @@ class PostgresChunkReader:
     """Reads under a round's snapshot; each read is a transaction of its own, so that a schema
     migration waits for one chunk at most."""
 
-    def __init__(self, db: Connection, snapshot: str, position: Lsn) -> None:
+    def __init__(self, db: Connection, publication: str, snapshot: str, position: Lsn) -> None:
         self.position = position
         self._db = db
+        self._publication = publication
         self._snapshot = snapshot
 
     def plan(self, relation: Relation) -> Plan:
         with translating(), self._transaction():
-            heaps = self._lock(relation)
+            heaps, fingerprint = self._lock(relation)
             densities = [self._density(h) for h in heaps]
         bounds = [
             json.dumps({"heap": [h.schema, h.name], "from": start, "to": start + starts.step})
@@ -144,7 +148,7 @@ class PostgresChunkReader:
             for start in starts
         ]
         rows = sum(h.blocks * d for h, d in zip(heaps, densities, strict=True))
-        return Plan(bounds, round(rows), _fingerprint(heaps))
+        return Plan(bounds, round(rows), fingerprint)
 
     def read(self, relation: Relation, bounds: str, fingerprint: str) -> Iterator[list[bytes]]:
         columns = sql.SQL(", ").join(sql.Identifier(c.name) for c in relation.columns)
@@ -180,7 +184,7 @@ class PostgresChunkReader:
     ) -> Iterator[list[bytes]]:
         """Rows of one heap, which has to be the one that was planned, or of the whole table."""
         with translating(), self._transaction():
-            heaps = self._lock(relation, expected)
+            heaps, _ = self._lock(relation, expected)
             table: sql.Composable = sql.Identifier(relation.schema, relation.name)
             if heap is not None or any(h.oid == relation.ident for h in heaps):
                 # What inherits from a table is not part of it, as in the publication.
@@ -205,15 +209,17 @@ class PostgresChunkReader:
         [[rows]] = self._db.execute(query).fetchall()
         return rows / (stop - start) or GUESSED_DENSITY
 
-    def _lock(self, relation: Relation, expected: str | None = None) -> list[Heap]:
-        """Locks the table and returns its heaps, which stay what they are until the transaction ends.
+    def _lock(self, relation: Relation, expected: str | None = None) -> tuple[list[Heap], str]:
+        """Locks the table and returns its heaps, which stay what they are until the transaction ends, and
+        the fingerprint of a plan of them.
 
         A table that was rewritten after the snapshot looks empty under it (manual, "Caveats" of
         "Concurrency Control"), and nothing of that is in the log: it can only be read later."""
         name = sql.Identifier(relation.schema, relation.name)
         self._db.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(name))
         heaps = [Heap(*h) for h in self._db.execute(_HEAPS, {"root": relation.ident})]
-        if expected is not None and _fingerprint(heaps) != expected:
+        fingerprint = self._fingerprint(relation, heaps)
+        if expected is not None and fingerprint != expected:
             raise StalePlanError(relation.table)
         row = self._db.execute("SELECT to_regclass(%s)::oid", (name.as_string(),)).fetchone()
         if row != (relation.ident,):
@@ -222,7 +228,12 @@ class PostgresChunkReader:
             )
         if not all(h.current for h in heaps):
             raise StalePlanError(relation.table)
-        return heaps
+        return heaps, fingerprint
+
+    def _fingerprint(self, relation: Relation, heaps: Sequence[Heap]) -> str:
+        """The table's entry in the publication and its files."""
+        entry = slot.entries(self._db, self._publication).get(relation.table, "")
+        return f"{entry};" + ",".join(f"{h.oid}:{h.filenode}" for h in heaps)
 
 
 class _SnapshotTransaction:
@@ -251,8 +262,9 @@ class _SnapshotTransaction:
             self._db.execute("ROLLBACK" if kind else "COMMIT")
 
 
-def _fingerprint(heaps: Sequence[Heap]) -> str:
-    return ",".join(f"{h.oid}:{h.filenode}" for h in heaps)
+def is_of(fingerprint: str, entry: str) -> bool:
+    """Whether a plan was made when the publication had this for its table."""
+    return fingerprint.partition(";")[0] == entry
 
 
 def _blocks(start: int, stop: int) -> sql.Composable:

@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from psycopg import pq
@@ -39,6 +39,8 @@ OLDEST = 140000
 TEND_EVERY = 3.0
 """Seconds for which the application's updates may be refused after it has dropped a key."""
 
+AGAIN = "the sync begins again, and copies what was not in the log"
+
 
 class PostgresSource:
     """One sync's hand on a PostgreSQL source. Its ordinary connection is used by one thread; streams
@@ -62,6 +64,7 @@ class PostgresSource:
         self._types = TypeCatalog()
         self._catalog = Catalog(())
         self._published: Sequence[Relation] = ()
+        self._entries: dict[str, str] = {}
 
     def open(self) -> None:
         self._connection = connect(self._info)
@@ -111,7 +114,15 @@ class PostgresSource:
 
     def publish(self, relations: Sequence[Relation]) -> None:
         slot.ensure_publication(self._db, self.name, relations)
-        self._published = relations
+        self._published, self._entries = relations, slot.entries(self._db, self.name)
+
+    def outdated(self, fingerprints: Mapping[str, str]) -> frozenset[str]:
+        now = self._entries
+        return frozenset(
+            table
+            for table, fingerprint in fingerprints.items()
+            if table in now and not copying.is_of(fingerprint, now[table])
+        )
 
     def head(self) -> Lsn:
         return reading.head(self._db, "flush")
@@ -157,7 +168,15 @@ class PostgresSource:
         if left:
             raise TransientError(
                 f"source: publication {self.name} does not publish {', '.join(left)} any more",
-                "the sync begins again, and copies what was not in the log",
+                AGAIN,
+            )
+        found = slot.entries(self._db, self.name)
+        again = [t for t, entry in self._entries.items() if found.get(t, entry) != entry]
+        if again:
+            raise TransientError(
+                f"source: {', '.join(again)} was out of publication {self.name} for a while, or another table"
+                " has its name now",
+                AGAIN,
             )
 
     def stream(self, position: Position, *, binary: bool, shape: Shape) -> PostgresStream:
@@ -201,6 +220,7 @@ class PostgresSource:
         return copying.PostgresRound(
             self._walsender_info,
             self._info,
+            self.name,
             self._passing("copy"),
             self._interrupted.is_set,
             patience,
