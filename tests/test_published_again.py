@@ -28,8 +28,9 @@ def test_made_again_while_down(source_db: Database, target: Target, make_sync: M
     sync = copied(source_db, target, make_sync)
     source_db.execute(MADE_AGAIN)
     sync.start()
-    sync.wait_copied()
     source_db.execute("UPDATE t SET body = 'and changed' WHERE id = 50")
+    wait_until(lambda: not differences(source_db, target, ["t"]), 60, "the table is copied again")
+    source_db.execute("UPDATE t SET body = 'and again' WHERE id = 50")
     sync.catch_up()
     sync.assert_equal("t")
 
@@ -102,6 +103,27 @@ def test_published_under_the_same_name(
     sync.catch_up()
     sync.assert_equal("t", "u")
     assert sync.log_count("INFO s1 table-planned table=public.markers") == 1
+
+
+@pytest.mark.parametrize(
+    "altering",
+    [OUT_FOR_A_WHILE, MADE_AGAIN, PUBLISHED_BY_HAND, SWAPPED],
+    ids=["out for a while", "made again", "published by hand", "swapped"],
+)
+def test_a_backlog_of_before_does_not_come_back(
+    source_db: Database, one_target: Target, make_sync: MakeSync, altering: str
+) -> None:
+    """What the log has of the table's former life, or of the time before it was out, is not redone on
+    top of the copy: rows that it had written stay away, and those of now keep what they have."""
+    source_db.execute(
+        "CREATE TABLE u (id int PRIMARY KEY, body text); INSERT INTO u VALUES (7, 'u')"
+    )
+    sync = copied(source_db, one_target, make_sync)
+    source_db.execute("INSERT INTO t VALUES (999, 'of before')")
+    source_db.execute("UPDATE t SET body = 'of before' WHERE id IN (3, 45)")
+    source_db.execute(altering.format(name=sync.name))
+    sync.finish()
+    sync.assert_equal("t", "u")
 
 
 def test_one_table_more_is_the_only_one_that_is_copied(

@@ -11,7 +11,8 @@ import pytest
 
 from tests.databases import Database, wait_until
 from tests.syncs import MakeSync, Sync
-from tests.targets import PostgresTarget, SqliteTarget, Target, tables_of
+from tests.targets import PostgresTarget, SqliteTarget, Target, differences, tables_of
+from tests.test_snapshot import ROWS, make_wide
 
 SCHEMA: Final = """
     CREATE TABLE markers (id int PRIMARY KEY);
@@ -43,17 +44,14 @@ def rows_of(sync: Sync, table: str = "t") -> list[tuple[object, ...]]:
 
 
 def test_an_added_column_stops_the_sync_and_names_the_statement(sync: Sync) -> None:
-    """Once it is there the sync goes on; rows that did not change have it after a new copy."""
+    """Once it is there the sync goes on, and copies what rows that did not change have in it."""
     sync.source.execute("ALTER TABLE t ADD COLUMN c text DEFAULT 'new'")
     sync.source.execute("INSERT INTO t VALUES (3, 'three', 'z', 'c')")
     stops(sync, "no column c", "ADD COLUMN")
     assert rows_of(sync) == [(1, "one", "x"), (2, "two", "y")]
     sync.target.execute("ALTER TABLE t ADD COLUMN c text")
     sync.finish()
-    assert rows_of(sync) == [(1, "one", "x", None), (2, "two", "y", None), (3, "three", "z", "c")]
-    sync.start()
-    sync.request("public.t")
-    sync.assert_equal("t")
+    assert rows_of(sync) == [(1, "one", "x", "new"), (2, "two", "y", "new"), (3, "three", "z", "c")]
 
 
 def test_a_dropped_column_stays_on_the_target(sync: Sync) -> None:
@@ -87,42 +85,148 @@ def test_a_widened_column_is_widened_by_hand(sync: Sync) -> None:
     sync.assert_equal("t")
 
 
-@into_one_target
-def test_values_that_an_alter_converts_come_with_a_copy(sync: Sync) -> None:
-    """They are not in the log: rows that nobody writes keep what they had until then."""
-    sync.source.execute("ALTER TABLE t ALTER COLUMN a TYPE varchar(4) USING 'x' || left(a, 3)")
-    sync.source.execute("UPDATE t SET b = 'again' WHERE id = 2")
+CONVERTED: Final = {
+    "a type, USING": "ALTER TABLE t ALTER COLUMN a TYPE varchar(4) USING 'x' || left(a, 3)",
+    "a type, rounding": "ALTER TABLE t ALTER COLUMN n TYPE numeric(6, 1)",
+    "a default": "ALTER TABLE t ADD COLUMN c text DEFAULT 'new'",
+    "a volatile default": "ALTER TABLE t ADD COLUMN c text DEFAULT gen_random_uuid()::text",
+    "another under its name": "ALTER TABLE t DROP COLUMN b; ALTER TABLE t ADD COLUMN b text",
+    "swapped names": """ALTER TABLE t RENAME COLUMN b TO x; ALTER TABLE t RENAME COLUMN c TO b;
+        ALTER TABLE t RENAME COLUMN x TO c""",
+    "no longer generated": "ALTER TABLE t ALTER COLUMN g DROP EXPRESSION",
+}
+
+
+@pytest.mark.parametrize("streams", [True, False], ids=["streaming", "down"])
+@pytest.mark.parametrize("alter", CONVERTED.values(), ids=CONVERTED)
+def test_values_that_an_alter_changes_come_with_a_copy(
+    source_db: Database, one_target: Target, make_sync: MakeSync, alter: str, *, streams: bool
+) -> None:
+    """They are not in the log. The table is copied anew by itself, behind what the log has of before, and
+    no other is."""
+    source_db.execute(
+        """CREATE TABLE markers (id int PRIMARY KEY);
+        CREATE TABLE t (id int PRIMARY KEY, a varchar(5), b text, n numeric(6, 2),
+            g int GENERATED ALWAYS AS (id * 2) STORED);
+        INSERT INTO t VALUES (1, 'one', 'x', 1.26), (2, 'two', 'y', 2.34), (3, 'tri', 'z', 3.19)"""
+    )
+    if "COLUMN c TO" in alter:
+        source_db.execute("ALTER TABLE t ADD COLUMN c text; UPDATE t SET c = 'c of ' || id")
+    sync = make_sync(source_db, one_target, ["public.*"])
     sync.finish()
-    assert rows_of(sync) == [(1, "one", "x"), (2, "xtwo", "again")]
-    sync.start()
-    sync.request("public.t")
+    if "ADD COLUMN c" in alter:
+        one_target.execute("ALTER TABLE t ADD COLUMN c text")
+    elif "COLUMN g" in alter:
+        one_target.execute("ALTER TABLE t ADD COLUMN g int")
+    if streams:
+        sync.start()
+        sync.catch_up()
+    source_db.execute("UPDATE t SET b = 'of before' WHERE id = 2")
+    source_db.execute(alter)
+    source_db.execute("UPDATE t SET b = 'of now' WHERE id = 3")
+    if not streams:
+        sync.start()
+    wait_until(lambda: not differences(source_db, one_target, ["t"]), 60, "it is copied again")
+    source_db.execute("DELETE FROM t WHERE id = 1")
+    sync.catch_up()
     sync.assert_equal("t")
+    assert sync.log_count("INFO s1 table-planned table=public.t ") == 2
+    assert sync.log_count("INFO s1 table-planned table=public.markers ") == 1
 
 
+def test_an_alter_in_the_middle_of_a_copy(
+    source_db: Database, one_target: Target, make_sync: MakeSync
+) -> None:
+    """What was copied is copied again, and what the log has of before is not redone on top of that."""
+    make_wide(source_db, 2 * ROWS)
+    sync = make_sync(source_db, one_target, ("wide", "markers"))
+    sync.start()
+    sync.waits_for(lambda: sync.log_count("table-planned table=public.wide "), "it has begun")
+    with sync.running.held():
+        source_db.execute("UPDATE wide SET body = 'of before' WHERE id % 100 = 0")
+        source_db.execute("ALTER TABLE wide ALTER COLUMN body TYPE varchar(9) USING left(body, 5)")
+    wait_until(
+        lambda: one_target.rows("SELECT count(*) FROM wide WHERE body = 'of be'") == [(200,)],
+        message="it is copied again",
+    )
+    sync.wait_copied()
+    sync.catch_up()
+    sync.assert_equal()
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        "ALTER TABLE t ADD COLUMN c text",
+        "ALTER TABLE t DROP COLUMN b",
+        "ALTER TABLE t ALTER COLUMN a TYPE varchar(20)",
+        "ALTER TABLE t ALTER COLUMN a TYPE text",
+        "ALTER TABLE t ALTER COLUMN b SET DEFAULT 'z', ALTER COLUMN b SET NOT NULL",
+        "VACUUM FULL t",
+        "ALTER TABLE t RENAME COLUMN b TO bb",
+    ],
+)
+@into_one_target
+def test_an_alter_that_leaves_rows_alone_costs_no_copy(sync: Sync, alter: str) -> None:
+    """A large table is not copied again because it has one column more."""
+    sync.source.execute(alter)
+    if "RENAME" in alter:
+        sync.target.execute(alter)
+    sync.finish()
+    assert sync.log_count("table-planned table=public.t ") == 1
+
+
+SHAPES: Final = (
+    "UPDATE t SET a = 'uno' WHERE id = 1",
+    "INSERT INTO t VALUES (5, 'first', 'life'), (6, 'kept', 'old')",
+    "INSERT INTO t SELECT g, 'many', 'first' FROM generate_series(100, 199) g",
+    """BEGIN; INSERT INTO t VALUES (3, 'three', 'z'); ALTER TABLE t DROP COLUMN b;
+        UPDATE t SET a = 'tres' WHERE id = 3; INSERT INTO t VALUES (4, 'four');
+        UPDATE t SET a = 'in 2' WHERE id = 5; COMMIT""",
+    "DELETE FROM t WHERE id = 5 OR id BETWEEN 100 AND 149",
+    "UPDATE t SET a = 'short' WHERE id >= 150",
+    "UPDATE t SET id = 7 WHERE id = 6",
+    "ALTER TABLE t ADD COLUMN c text",
+    "INSERT INTO t SELECT g, 'many', 'second' FROM generate_series(100, 119) g",
+    "UPDATE t SET c = 'later' WHERE id >= 180",
+    "UPDATE t SET c = 'see' WHERE id IN (2, 4)",
+    "INSERT INTO t VALUES (5, 'anew', 'life')",
+    "ALTER TABLE t ALTER COLUMN a TYPE text",
+    "UPDATE t SET c = 'text' WHERE id = 4",
+    "INSERT INTO t VALUES (8, '88', '8')",
+)
+ROW_BY_ROW: Final = [
+    (1, "uno", "x", None),
+    (2, "two", "y", "see"),
+    (3, "tres", "z", None),
+    (4, "four", None, "text"),
+    (5, "anew", None, "life"),
+    # A new key is a new row.
+    (7, "kept", None, None),
+    (8, "88", None, "8"),
+    *((n, "many", None, "second") for n in range(100, 120)),
+    *((n, "short", "first", None) for n in range(150, 180)),
+    *((n, "short", "first", "later") for n in range(180, 200)),
+]
+
+REWRITTEN: Final = (
+    *SHAPES,
+    "ALTER TABLE t ALTER COLUMN a TYPE int USING length(a)",
+    "UPDATE t SET c = 'of int' WHERE id = 4",
+    "INSERT INTO t VALUES (9, 99, '9')",
+    "ALTER TABLE t DROP COLUMN c, ADD COLUMN c text",
+    "UPDATE t SET c = 'again' WHERE id = 5",
+)
+
+
+@pytest.mark.parametrize("changes", [SHAPES, REWRITTEN], ids=["kept", "rewritten"])
 @pytest.mark.parametrize("at_once", [False, True], ids=["backlog", "one-batch"])
-def test_every_row_is_read_in_its_own_shape(sync: Sync, at_once: bool) -> None:
+def test_every_row_is_read_in_its_own_shape(
+    sync: Sync, changes: tuple[str, ...], at_once: bool
+) -> None:
     """Scenario 10: changes from before, between and behind several ALTERs are decoded with the shapes that
     they were written with, be it one row's whole life, be the ALTER within its transaction."""
-    changes = (
-        "UPDATE t SET a = 'uno' WHERE id = 1",
-        "INSERT INTO t VALUES (5, 'first', 'life'), (6, 'kept', 'old')",
-        "INSERT INTO t SELECT g, 'many', 'first' FROM generate_series(100, 199) g",
-        """BEGIN; INSERT INTO t VALUES (3, 'three', 'z'); ALTER TABLE t DROP COLUMN b;
-            UPDATE t SET a = 'tres' WHERE id = 3; INSERT INTO t VALUES (4, 'four');
-            UPDATE t SET a = 'in 2' WHERE id = 5; COMMIT""",
-        "DELETE FROM t WHERE id = 5 OR id BETWEEN 100 AND 149",
-        "UPDATE t SET a = 'short' WHERE id >= 150",
-        "UPDATE t SET id = 7 WHERE id = 6",
-        # The table's first shape, once more.
-        "ALTER TABLE t ADD COLUMN b text",
-        "INSERT INTO t SELECT g, 'many', 'second' FROM generate_series(100, 119) g",
-        "UPDATE t SET b = 'later' WHERE id >= 180",
-        "UPDATE t SET b = 'bee' WHERE id IN (2, 4)",
-        "INSERT INTO t VALUES (5, 'anew', 'life')",
-        "ALTER TABLE t ALTER COLUMN a TYPE int USING length(a)",
-        "UPDATE t SET b = 'of int' WHERE id = 4",
-        "INSERT INTO t VALUES (8, 88, '8')",
-    )
+    sync.target.execute("ALTER TABLE t ADD COLUMN c text")
     if at_once:
         sync.start()
         sync.catch_up()
@@ -134,22 +238,11 @@ def test_every_row_is_read_in_its_own_shape(sync: Sync, at_once: bool) -> None:
         for statement in changes:
             sync.source.execute(statement)
     sync.finish()
-    rows = rows_of(sync)
-    assert rows[:7] == [
-        (1, "uno", "x"),
-        (2, "two", "bee"),
-        (3, "tres", "z"),
-        (4, "4", "of int"),
-        (5, "anew", "life"),
-        # A new key is a new row.
-        (7, "kept", None),
-        (8, "88", "8"),
-    ]
-    assert rows[7:] == [
-        *((n, "many", "second") for n in range(100, 120)),
-        *((n, "short", "first") for n in range(150, 180)),
-        *((n, "short", "later") for n in range(180, 200)),
-    ]
+    if changes is SHAPES:
+        assert rows_of(sync) == ROW_BY_ROW
+    else:
+        there = sync.source.rows("SELECT id, a::text, c FROM t ORDER BY id")
+        assert sorted(sync.target.rows("SELECT id, a, c FROM t")) == there
     sync.assert_nothing_healed()
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +27,6 @@ from appliers.images import (
     Format,
 )
 from appliers.relation import Relation
-from cdc.sources.postgres import slot
 from cdc.sources.postgres.connection import (
     Connection,
     command,
@@ -36,6 +35,7 @@ from cdc.sources.postgres.connection import (
     translating,
 )
 from cdc.sources.postgres.lsn import Lsn
+from cdc.sources.postgres.planned import fingerprint, is_stale, published
 from cdc.sources.source import Plan, StalePlanError
 
 CHUNK_BLOCKS: Final = 2048
@@ -140,7 +140,7 @@ class PostgresChunkReader:
 
     def plan(self, relation: Relation) -> Plan:
         with translating(), self._transaction():
-            heaps, fingerprint = self._lock(relation)
+            heaps, planned = self._lock(relation)
             densities = [self._density(h) for h in heaps]
         bounds = [
             json.dumps({"heap": [h.schema, h.name], "from": start, "to": start + starts.step})
@@ -148,7 +148,7 @@ class PostgresChunkReader:
             for start in starts
         ]
         rows = sum(h.blocks * d for h, d in zip(heaps, densities, strict=True))
-        return Plan(bounds, round(rows), fingerprint)
+        return Plan(bounds, round(rows), planned)
 
     def read(self, relation: Relation, bounds: str, fingerprint: str) -> Iterator[list[bytes]]:
         columns = sql.SQL(", ").join(sql.Identifier(c.name) for c in relation.columns)
@@ -218,8 +218,9 @@ class PostgresChunkReader:
         name = sql.Identifier(relation.schema, relation.name)
         self._db.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(name))
         heaps = [Heap(*h) for h in self._db.execute(_HEAPS, {"root": relation.ident})]
-        fingerprint = self._fingerprint(relation, heaps)
-        if expected is not None and fingerprint != expected:
+        [now] = published(self._db, self._publication, relation.ident).values() or [None]
+        found = fingerprint(now, {h.oid: h.filenode for h in heaps})
+        if expected is not None and is_stale(expected, found):
             raise StalePlanError(relation.table)
         row = self._db.execute("SELECT to_regclass(%s)::oid", (name.as_string(),)).fetchone()
         if row != (relation.ident,):
@@ -228,12 +229,7 @@ class PostgresChunkReader:
             )
         if not all(h.current for h in heaps):
             raise StalePlanError(relation.table)
-        return heaps, fingerprint
-
-    def _fingerprint(self, relation: Relation, heaps: Sequence[Heap]) -> str:
-        """The table's entry in the publication and its files."""
-        entry = slot.entries(self._db, self._publication).get(relation.table, "")
-        return f"{entry};" + ",".join(f"{h.oid}:{h.filenode}" for h in heaps)
+        return heaps, found
 
 
 class _SnapshotTransaction:
@@ -260,11 +256,6 @@ class _SnapshotTransaction:
             self._db.close()
         else:
             self._db.execute("ROLLBACK" if kind else "COMMIT")
-
-
-def is_of(fingerprint: str, entry: str) -> bool:
-    """Whether a plan was made when the publication had this for its table."""
-    return fingerprint.partition(";")[0] == entry
 
 
 def _blocks(start: int, stop: int) -> sql.Composable:

@@ -261,21 +261,6 @@ def left_out(db: Connection, name: str, relations: Sequence[Relation]) -> list[s
     return [table for (table,) in found]
 
 
-def entries(db: Connection, name: str) -> dict[str, str]:
-    """What the publication has for each of its tables: the table's oid and that of its entry. A table that
-    was taken out and put in again has another entry; one that has taken another's name, its own."""
-    with translating():
-        return dict(
-            db.execute(
-                "SELECT n.nspname || '.' || c.relname, r.prrelid || '/' || r.oid"
-                " FROM pg_publication_rel AS r"
-                " JOIN pg_publication AS p ON p.oid = r.prpubid JOIN pg_class AS c ON c.oid = r.prrelid"
-                " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE p.pubname = %s",
-                (name,),
-            ).fetchall()
-        )
-
-
 class Publication(NamedTuple):
     """What a publication publishes."""
 

@@ -30,6 +30,7 @@ from cdc.sources.postgres.connection import (
     walsender,
 )
 from cdc.sources.postgres.lsn import Lsn
+from cdc.sources.postgres.planned import Published, have_changed, is_outdated, published
 from cdc.sources.postgres.relations import RelationMaker
 from cdc.sources.postgres.stream import PostgresStream
 from cdc.sources.postgres.types import TypeCatalog
@@ -64,7 +65,7 @@ class PostgresSource:
         self._types = TypeCatalog()
         self._catalog = Catalog(())
         self._published: Sequence[Relation] = ()
-        self._entries: dict[str, str] = {}
+        self._found: dict[str, Published] = {}
 
     def open(self) -> None:
         self._connection = connect(self._info)
@@ -114,14 +115,14 @@ class PostgresSource:
 
     def publish(self, relations: Sequence[Relation]) -> None:
         slot.ensure_publication(self._db, self.name, relations)
-        self._published, self._entries = relations, slot.entries(self._db, self.name)
+        self._published, self._found = relations, published(self._db, self.name)
 
     def outdated(self, fingerprints: Mapping[str, str]) -> frozenset[str]:
-        now = self._entries
+        now = self._found
         return frozenset(
             table
-            for table, fingerprint in fingerprints.items()
-            if table in now and not copying.is_of(fingerprint, now[table])
+            for table, planned in fingerprints.items()
+            if table in now and is_outdated(self._db, planned, now[table])
         )
 
     def head(self) -> Lsn:
@@ -170,12 +171,12 @@ class PostgresSource:
                 f"source: publication {self.name} does not publish {', '.join(left)} any more",
                 AGAIN,
             )
-        found = slot.entries(self._db, self.name)
-        again = [t for t, entry in self._entries.items() if found.get(t, entry) != entry]
+        found = published(self._db, self.name)
+        again = [t for t, was in self._found.items() if have_changed(was, found.get(t, was))]
         if again:
             raise TransientError(
-                f"source: {', '.join(again)} was out of publication {self.name} for a while, or another table"
-                " has its name now",
+                f"source: {', '.join(again)} was altered, or was out of publication {self.name} for a while, or"
+                " another table has its name now",
                 AGAIN,
             )
 
