@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from appliers.checkpoint import Checkpoint, Control, TableState
-from appliers.errors import SyncError
+from appliers.errors import PermanentError, SyncError
 from appliers.registry import applier_for
 from cdc.config import Config, Database, Sync
 from cdc.log_watch import growth
@@ -238,6 +238,8 @@ def _status(
     if error is None:
         failed = target if target.error else source
         error, hint = failed.error, failed.hint
+    if error is None and (other := _of_another(log, checkpoint)):
+        error, hint = str(other), other.hint
     if error is None and hint is None and log is not None:
         hint = growth(sync, log.log)
     return SyncStatus(
@@ -307,7 +309,7 @@ def _source_log(log: _OnSource | None, checkpoint: Checkpoint | None) -> SourceL
         return SourceLog()
     if not log.log.by_age or checkpoint is None:
         return log.log
-    kept = log.head.since(log.source.position(checkpoint.position))
+    kept = _lag_bytes(log, checkpoint.position)
     return SourceLog(kept, "lost" if kept is None else "reserved")
 
 
@@ -315,7 +317,20 @@ def _lag_bytes(log: _OnSource | None, position: str | None) -> int | None:
     """Bytes of log between a position and the head; None where nobody knows."""
     if log is None or position is None:
         return None
-    return log.head.since(log.source.position(position))
+    try:
+        return log.head.since(log.source.position(position))
+    except PermanentError:
+        return None
+
+
+def _of_another(log: _OnSource | None, checkpoint: Checkpoint | None) -> PermanentError | None:
+    """That the checkpoint is a position of another kind of source, if it is."""
+    try:
+        if log is not None and checkpoint is not None:
+            log.source.position(checkpoint.position)
+    except PermanentError as e:
+        return e
+    return None
 
 
 def _lag_seconds(lag: int | None, live: Live | None, checkpoint: Checkpoint | None) -> float | None:

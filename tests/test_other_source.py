@@ -1,5 +1,5 @@
 """Scenario 15: the address of a PostgreSQL source leads to another cluster, while the sync runs and while it
-does not."""
+does not; or a sync has got another source."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import psycopg
 import pytest
 
 from cdc.demo.server import LocalPostgres
+from tests.command import Command, cdc
 from tests.databases import Connection, Database
+from tests.mysql_databases import MysqlDatabase
 from tests.proxy import Proxy
 from tests.syncs import MakeSync
 from tests.targets import Target, state_of
+
+__all__ = ["cdc"]
 
 TABLES: Final = """
 CREATE TABLE events (id int PRIMARY KEY, body text);
@@ -68,3 +72,36 @@ def test_another_cluster_is_refused(
         sync.start()
         sync.catch_up()
         sync.assert_equal()
+
+
+@pytest.mark.parametrize("to", ["postgres", "mariadb"])
+def test_another_kind_of_source_is_refused(
+    cdc: Command, source_db: Database, mariadb_source: MysqlDatabase, to: str
+) -> None:
+    """A configuration whose source was exchanged for another product's: the sync fails by what its
+    checkpoint is, and status says so before it is run, of that sync alone."""
+    urls = [mariadb_source.url, source_db.url]
+    said = "Error: expected a log position such as 0/1A2B3C8, got 'binlog.0"
+    if to == "mariadb":
+        urls.reverse()
+        said = "Error: expected a binary log position (file:offset gtids=…), got '0/"
+    for database in (source_db, mariadb_source):
+        database.execute("CREATE TABLE events (id int PRIMARY KEY)")
+    for url in urls:
+        cdc.configure(url, "sqlite:///copy.db", sync={"tables": ["events"]})
+        with cdc.config.open("a") as more:
+            more.write('[databases.new]\nurl = "sqlite:///new.db"\n')
+            more.write('[sync.new]\nsource = "crm"\ntarget = "new"\ntables = ["events"]\n')
+        if url == urls[0]:
+            cdc.ok("run", "copy", "--until-current")
+    status = cdc.run("status")
+    assert status.returncode == 1
+    assert f"  {said}" in status.stdout
+    assert "\nnew   new " in status.stdout
+    done = cdc.run("run", "copy", "--until-current", timeout=30)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert (
+        "Try: the sync was started on another source: `cdc drop` it and start it anew"
+        in done.stderr
+    )

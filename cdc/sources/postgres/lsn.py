@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Self
 
+from appliers.errors import PermanentError
+
 
 class Lsn(int):
     """A log sequence number: a byte's place in the write-ahead log. Prints as `0/1A2B3C8`."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
+        """Reads back what `str` gave. Raises PermanentError."""
         high, _, low = text.partition("/")
-        return cls((int(high, 16) << 32) | int(low, 16))
+        try:
+            return cls((int(high, 16) << 32) | int(low, 16))
+        except ValueError as e:
+            raise PermanentError(
+                f"expected a log position such as 0/1A2B3C8, got {text!r}",
+                "the sync was started on another source: `cdc drop` it and start it anew",
+            ) from e
 
     def __str__(self) -> str:
         return f"{self >> 32:X}/{self & 0xFFFFFFFF:X}"
