@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 from cdc.cli.words import fail, painted
 from cdc.config import Config
@@ -15,6 +18,7 @@ from cdc.status import collect
 _COLORS = {"streaming": "green", "failed": "red", "retrying": "yellow", "paused": "yellow"}
 _HEAD = ("SYNC", "STATE", "LAG", "CHANGES/S", "CHECKPOINT", "SNAPSHOT")
 _TOP_AND_CLEAR = "\x1b[H\x1b[J"
+_PAINT: Final = re.compile(r"\x1b\[\d*m")
 
 Status = dict[str, Any]
 """One sync, as `cdc status --json` shows it."""
@@ -28,9 +32,9 @@ def run(config: Config, *, as_json: bool, watch: bool, max_lag: float | None) ->
         if as_json:
             text = json.dumps({"syncs": syncs}, indent=None if watch else 2) + "\n"
         else:
-            text = "".join(f"{line}\n" for line in table(syncs))
-            if watch and sys.stdout.isatty():
-                text = _TOP_AND_CLEAR + text
+            on_screen = watch and sys.stdout.isatty()
+            lines = _fitted(syncs, max_lag) if on_screen else table(syncs)
+            text = _TOP_AND_CLEAR * on_screen + "".join(f"{line}\n" for line in lines)
         sys.stdout.write(text)
         sys.stdout.flush()
         if not watch:
@@ -64,6 +68,11 @@ def unhealthy(sync: Status, max_lag: float | None) -> str | None:
 
 def table(syncs: Sequence[Status]) -> Iterator[str]:
     """A line per sync in columns; what is wrong stands under it."""
+    return chain.from_iterable(_blocks(syncs))
+
+
+def _blocks(syncs: Sequence[Status]) -> Iterator[list[str]]:
+    """The lines of the head, then of each sync."""
     rows = [_HEAD, *map(_cells, syncs)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
     for row, sync in zip(rows, (None, *syncs), strict=True):
@@ -72,11 +81,35 @@ def table(syncs: Sequence[Status]) -> Iterator[str]:
             cells = [painted(c, "bold") for c in cells]
         else:
             cells[1] = painted(cells[1], _COLORS.get(sync["state"]))
-        yield "  ".join(cells).rstrip()
+        lines = ["  ".join(cells).rstrip()]
         if sync is not None and sync["error"]:
-            yield f"  Error: {sync['error']}"
+            lines += f"  Error: {sync['error']}".splitlines()
         if sync is not None and sync["hint"]:
-            yield f"  {'Try' if sync['error'] else 'Note'}: {sync['hint']}"
+            lines.append(f"  {'Try' if sync['error'] else 'Note'}: {sync['hint']}")
+        yield lines
+
+
+def _fitted(syncs: Sequence[Status], max_lag: float | None) -> Iterator[str]:
+    """As much of the table as the screen has room for. Where that is not all, those come first that are
+    not healthy, and the last line says how many are left out."""
+    columns, height = shutil.get_terminal_size()
+    room = height - 1  # behind the last line stands the cursor
+
+    def rows(lines: Sequence[str]) -> int:
+        return sum(max(1, -(-len(_PAINT.sub("", line)) // columns)) for line in lines)
+
+    if rows(list(table(syncs))) <= room:
+        yield from table(syncs)
+        return
+    head, *blocks = _blocks(sorted(syncs, key=lambda s: unhealthy(s, max_lag) is None))
+    yield from head
+    room -= rows(head) + 1
+    for shown, lines in enumerate(blocks):
+        room -= rows(lines)
+        if room < 0:
+            yield f"... and {len(blocks) - shown} more, for which there is no room: cdc status"
+            return
+        yield from lines
 
 
 def _cells(sync: Status) -> tuple[str, ...]:
