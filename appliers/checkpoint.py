@@ -36,6 +36,8 @@ class TableState:
     sweep: bool = False
     """The target's table had rows before the copy: those that the source does not have are to be
     deleted when the chunks are through."""
+    swept: int | None = None
+    """While that is done: how many of the source's keys have been read for it. Not kept."""
 
 
 @dataclass(frozen=True, slots=True)

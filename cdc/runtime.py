@@ -46,6 +46,10 @@ class SnapshotProgress:
     tables: int = 0
     rows: int = 0
     rows_estimated: int = 0
+    swept: int = 0
+    """Keys of the source that were read to find what it does not have."""
+    to_sweep: int = 0
+    """Of about so many; 0 while none are read."""
 
     @classmethod
     def of(cls, tables: Iterable[TableState]) -> SnapshotProgress:
@@ -62,6 +66,8 @@ class SnapshotProgress:
             rows_estimated=sum(
                 t.rows if t.copy in (Copy.REDO, Copy.DONE) else t.rows_estimated for t in all_tables
             ),
+            swept=sum(t.swept or 0 for t in all_tables),
+            to_sweep=sum(t.rows for t in all_tables if t.swept is not None),
         )
 
 

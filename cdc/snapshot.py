@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Final
 
@@ -309,27 +309,39 @@ class Snapshot:
         for state in self.tables.values():
             if state.copy is not Copy.COPYING or state.table in left:
                 continue
-            if state.sweep and not self._swept(reader, state.table):
-                continue
+            try:
+                if state.sweep and not self._swept(reader, state):
+                    continue
+            finally:
+                state.swept = None
             state.copy, state.sweep, state.exact_at = Copy.REDO, False, str(reader.position)
             self._settling.add(state.table)
             with self._applier.state.transaction():
                 self._applier.state.put_table(state)
 
-    def _swept(self, reader: ChunkReader, table: str) -> bool:
+    def _swept(self, reader: ChunkReader, state: TableState) -> bool:
         """Whether the rows that the source does not have are gone from the target; False: the table was
         rewritten meanwhile, and the next round tries again."""
-        relation = self._relations[table]
+        relation = self._relations[state.table]
+        event(log, "table-sweeping", table=state.table)
         self._applier.prepare(relation, create=False)
-        keys = beating(self._beat, reader.keys(relation, None))
+        keys = _counted(state, beating(self._beat, reader.keys(relation, None)))
         try:
             # Here and not by the applier, which would be in the middle of something. From the first
             # block on the table is locked.
             first = next(keys, None)
         except StalePlanError:
-            event(log, "table-rewritten", table=table)
+            event(log, "table-rewritten", table=state.table)
             return False
         blocks = keys if first is None else chain([first], keys)
         deleted = self._applier.sweep(relation, blocks, None, str(reader.position))
-        event(log, "table-swept", table=table, rows=deleted)
+        event(log, "table-swept", table=state.table, rows=deleted)
         return True
+
+
+def _counted(state: TableState, blocks: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+    """Tells how far a sweep is."""
+    state.swept = 0
+    for block in blocks:
+        state.swept += len(block)
+        yield block

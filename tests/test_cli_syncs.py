@@ -215,6 +215,24 @@ class TestSnapshot:
         assert copy("SELECT id FROM customers ORDER BY id") == [(1,), (2,), (3,)]
         assert copy("SELECT id FROM contacts ORDER BY id") == [(10,), (20,)]
 
+    def test_the_sweep_is_told(self, cdc: Command, crm: Database, target_db: Database) -> None:
+        """A copy of what was there before ends by deleting what the source does not have: how far that is
+        is told as the copy is, and the log says when it begins."""
+        cdc.configure(crm.url, target_db.url, more=CUSTOMER)
+        cdc.ok("snapshot")
+        target_db.execute("INSERT INTO customers VALUES (99, 'stale')")
+        with target_db.connect() as other:
+            other.execute("BEGIN; SELECT FROM customers WHERE id = 99 FOR UPDATE")
+            copying = cdc.start("snapshot", "copy", "--table", "customers")
+            told = (
+                "copy: 3 of about 3 keys, to delete what the source does not have, 1 of 2 tables\n"
+            )
+            wait_until(lambda: told in cdc.said("snapshot"), message="it is told")
+        assert copying.wait(30) == 0
+        assert "INFO copy table-sweeping table=public.customers\n" in cdc.said("snapshot")
+        assert "INFO copy table-swept table=public.customers rows=1\n" in cdc.said("snapshot")
+        assert target_db.rows("SELECT id FROM customers WHERE id = 99") == []
+
     def test_one_table(self, cdc: Command, copy: Ask) -> None:
         cdc.ok("snapshot")
         for spoil in ("DELETE FROM customers", "DELETE FROM contacts"):

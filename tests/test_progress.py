@@ -27,3 +27,16 @@ def test_a_rate_is_that_of_the_last_seconds() -> None:
     seen = [rate.see(at(rows), float(now)) for now, rows in enumerate([0, *range(1000, 1040, 2)])]
     assert seen[1] == 1000
     assert seen[-1] == 2
+
+
+def test_a_rate_of_keys_is_none_of_rows() -> None:
+    """A sweep counts from nothing, and the copy of the next table goes on where copies were."""
+    rate = Rate()
+    sweeping = [SnapshotProgress("copying", 0, 2, 5000, 9000, n, 5000) for n in (0, 4000, 4900)]
+    assert rate.see(at(4900), 0.0) is None
+    assert rate.see(at(5000), 1.0) == 100
+    assert rate.see(sweeping[0], 2.0) is None
+    assert rate.see(sweeping[1], 3.0) == 4000
+    assert rate.see(sweeping[2], 4.0) == 2450
+    assert rate.see(at(5000), 5.0) is None
+    assert rate.see(at(5010), 6.0) == 10

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from cdc.cli.words import say
 from cdc.runtime import Live, SnapshotProgress
@@ -38,19 +38,36 @@ def progress() -> Iterator[Shown]:
         yield bars
 
 
+class Doing(NamedTuple):
+    """What a copy is at: how much of about how much is done."""
+
+    done: int
+    total: int
+    what: str
+
+    @classmethod
+    def at(cls, at: SnapshotProgress) -> Doing:
+        if at.to_sweep:
+            what = "keys, to delete what the source does not have"
+            return cls(at.swept, max(at.swept, at.to_sweep), what)
+        return cls(at.rows, max(at.rows, at.rows_estimated), "rows")
+
+
 class Rate:
     """Rows a second, once the copies that there are are known."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, int]] = []
+        self._what = ""
 
     def see(self, at: SnapshotProgress, now: float) -> float | None:
         """The rate of late; None until there is one. What was copied before is no part of it."""
         if not at.tables:  # nobody knows yet what was copied before
             return None
-        rows = at.rows
-        if self._seen and rows < self._seen[-1][1]:
+        rows, _, what = Doing.at(at)
+        if self._seen and (rows < self._seen[-1][1] or what != self._what):
             self._seen.clear()
+        self._what = what
         self._seen.append((now, rows))
         while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW:
             self._seen.pop(0)
@@ -81,12 +98,12 @@ def line(live: Live, rate: float | None) -> str:
         return f"{live.name}: {live.state}: {live.error}"
     if at.state == "redo":
         return f"{live.name}: {at.rows:,} rows copied, waiting for the log to pass them"
-    total = max(at.rows, at.rows_estimated)
+    done, total, what = Doing.at(at)
     words = (
-        f"{live.name}: {at.rows:,} of about {total:,} rows, {at.tables_done} of {at.tables} tables"
+        f"{live.name}: {done:,} of about {total:,} {what}, {at.tables_done} of {at.tables} tables"
     )
     if rate:
-        words += f", {rate:,.0f} rows/s, {(total - at.rows) / rate:,.0f} s left"
+        words += f", {rate:,.0f} a second, {(total - done) / rate:,.0f} s left"
     return words
 
 
@@ -138,11 +155,13 @@ class Bars:
                 self._bars[live.name] = self._progress.add_task(live.name, words="", total=None)
             at = live.snapshot
             rate = self._rates.setdefault(live.name, Rate()).see(at, time.monotonic())
-            words = f"{at.rows:,} rows" + (f", {rate:,.0f} rows/s" if rate else "")
+            done, total, what = Doing.at(at)
+            words = f"{done:,} {what}" + (f", {rate:,.0f} a second" if rate else "")
             words += f", {at.tables_done}/{at.tables} tables" if at.tables else ""
-            total = max(at.rows, at.rows_estimated) or None
             bar = self._bars[live.name]
-            self._progress.update(bar, completed=at.rows, total=total, words=live.error or words)
+            self._progress.update(
+                bar, completed=done, total=total or None, words=live.error or words
+            )
 
     def _pass_on(self, read_end: int) -> None:
         with os.fdopen(read_end, errors="replace") as lines:
