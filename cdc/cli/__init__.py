@@ -13,7 +13,8 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from appliers.errors import SyncError
-from cdc.cli.app import Usage, app, explain
+from cdc.cli.app import Usage, app
+from cdc.cli.usage import explain
 from cdc.cli.words import fail
 
 
@@ -37,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
         code = app(args=list(arguments), prog_name="cdc", standalone_mode=False)
         sys.stdout.flush()
     except Usage as e:
-        explain(e)
+        explain(e, arguments, {c.callback.__name__ for c in app.registered_commands if c.callback})
         return 2
     except SyncError as e:
         fail(str(e), e.hint)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cdc.cli.help import Command
-from cdc.cli.words import ask, fail, say
+from cdc.cli.words import ask, say
 
 if TYPE_CHECKING:
     from cdc.config import Config
@@ -377,13 +377,3 @@ def _agreed(config: Config, sync: str) -> bool:
         f"This removes {kept(at)}. The rows on {at.target.name} stay. A later `cdc run` copies every table again."
     )
     return ask("Drop it?")
-
-
-def explain(error: Any) -> None:
-    """Says what is wrong with the arguments and whose help would tell; `cdc` alone gets the help."""
-    message = str(error.format_message())
-    if type(error).__name__ == "NoArgsIsHelpError":
-        say(message)
-        return
-    context = getattr(error, "ctx", None)
-    fail(message.rstrip("."), f"{context.command_path if context else 'cdc'} --help")
