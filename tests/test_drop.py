@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import pytest
 
 from tests.command import Command, Done, cdc
-from tests.databases import Database
+from tests.databases import Database, wait_until
 from tests.mysql_databases import MysqlDatabase
 from tests.proxy import Proxy
 
@@ -126,6 +127,29 @@ def test_a_sync_that_runs_elsewhere_keeps_all(
     assert "Error: replication slot cdc_copy is in use by process " in done.stderr
     assert source_db.rows(SLOTS) == [("cdc_copy",)]
     assert target_db.rows(CHECKPOINTS) == [("copy",)]
+
+
+def test_one_sync_is_dropped_while_others_go_on(
+    copied: Command, source_db: Database, target_db: Database, far: Proxy
+) -> None:
+    """Its target is gone for ever: taken out of the configuration, its slot goes by a copy of that."""
+    databases, head, sync = copied.config.read_text().partition("[sync.copy]")
+    lite = '[databases.lite]\nurl = "sqlite:///lite.db"\n'
+    other = lite + "[sync.other]" + sync.replace('"copy"', '"lite"')
+    copied.config.write_text(databases + head + sync + other)
+    with far.down():
+        daemon = copied.start("run")
+        copied.wait_for_error("target")
+        (copied.directory / "both.toml").write_text(copied.config.read_text())
+        copied.config.write_text(databases + other)
+        daemon.send_signal(signal.SIGHUP)
+        wait_until(lambda: " reloaded " in copied.said("run"), message="it is reloaded")
+        done = copied.run("drop", "copy", "--yes", "--config", "both.toml")
+    assert done.returncode == 1
+    assert "Error: removed slot and publication cdc_copy on crm, and no more\n" in done.stderr
+    assert source_db.rows(SLOTS) == [("cdc_other",)]
+    source_db.execute("INSERT INTO customers VALUES (2)")
+    wait_until(lambda: copied.status("other")["changes_applied"] == 1, message="others go on")
 
 
 def test_a_source_that_keeps_nothing_is_not_asked(
