@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from appliers.applier import Applier
-from appliers.errors import LockedError, PermanentError, SyncError
+from appliers.errors import LockedError, PermanentError, SyncError, TransientError
 from appliers.registry import applier_for
 from cdc.config import Config, Sync
 from cdc.runtime import Runtime, holder
@@ -29,9 +29,10 @@ def request_copy(config: Config, sync: Sync, table: str | None, customer: str | 
 def drop(config: Config, sync: Sync) -> None:
     """Removes what the sync left on source and target, never the rows.
 
-    Raises LockedError while it runs, here or on another machine: then nothing is removed. Where one of
-    the two databases cannot be reached, the other is cleared all the same, because a slot that nobody
-    reads fills its source's disk; then PermanentError says what is left. May be repeated after any error.
+    Raises LockedError or, from a slot in use, TransientError while it runs, here or on another machine:
+    then nothing is removed. Where one of the two databases cannot be reached, or refuses, the other is
+    cleared all the same, because a slot that nobody reads fills its source's disk; then PermanentError
+    says what is left. May be repeated after any error.
     """
     ours = holder("cdc drop")
     daemon, worker = Runtime(config.path, sync.name), Runtime(config.path, sync.name)
@@ -40,13 +41,12 @@ def drop(config: Config, sync: Sync) -> None:
     try:
         daemon.lock(ours, "daemon")
         worker.lock(ours, "worker")
-        at_target = _error(lambda: applier.open(ours))
-        at_source = _error(source.open) if source.kept else None
-        # The source first: a slot that nobody knows of any more would fill its disk. One that is in
-        # use says that the sync runs, and so stops us.
-        if source.kept and at_source is None:
-            source.drop()
-        at_target = at_target or _error(applier.drop)
+        at_target = _error(lambda: applier.open(ours), LockedError)
+        at_source = None
+        if source.kept:
+            # First: a slot that nobody knows of any more would fill its source's disk.
+            at_source = _error(source.open, LockedError) or _error(source.drop, TransientError)
+        at_target = at_target or _error(applier.drop, LockedError)
         if at_source or at_target:
             raise _left(sync, source.kept, at_source, at_target)
     finally:
@@ -56,11 +56,11 @@ def drop(config: Config, sync: Sync) -> None:
         daemon.unlock()
 
 
-def _error(reach: Callable[[], None]) -> SyncError | None:
-    """Why a database cannot be reached. Raises LockedError: the sync runs."""
+def _error(step: Callable[[], None], stops: type[SyncError]) -> SyncError | None:
+    """Why a step cannot be done. Raises an error of the kind that says that the sync runs."""
     try:
-        reach()
-    except LockedError:
+        step()
+    except stops:
         raise
     except SyncError as e:
         return e
@@ -71,23 +71,20 @@ def _left(
     sync: Sync, kept: Kept | None, at_source: SyncError | None, at_target: SyncError | None
 ) -> PermanentError:
     """What a drop has not removed, and how that goes by hand."""
-    lines, hints = [], [f"`cdc drop {sync.name}` again when it can be reached"]
+    lines, hints = [], [f"`cdc drop {sync.name}` again once that is mended"]
+    there = f"the checkpoint on {sync.target.name}"
     if kept and at_source:
-        lines.append(f"{kept.what} on {sync.source.name} is left: {at_source}")
+        lines.append(f"cannot remove {kept.what} on {sync.source.name}: {at_source}")
         hints.append(f"or by hand on {sync.source.name}: {kept.by_hand}")
     if at_target:
-        lines.append(f"the checkpoint on {sync.target.name} is left: {at_target}")
+        lines.append(f"cannot remove {there}: {at_target}")
         hints.append(
             f"or by hand on {sync.target.name}, in each table whose name begins with cdc_:"
             f" DELETE FROM ... WHERE sync = '{sync.name}';"
         )
     if kept and not (at_source and at_target):
-        gone = (
-            f"the checkpoint on {sync.target.name}"
-            if at_source
-            else f"{kept.what} on {sync.source.name}"
-        )
-        lines.insert(0, f"removed {gone}, and no more")
+        gone = there if at_source else f"{kept.what} on {sync.source.name}"
+        lines[0] = f"removed {gone}, but {lines[0]}"
     return PermanentError("\n".join(lines), ", ".join(hints))
 
 

@@ -54,7 +54,9 @@ class PostgresSource:
         self.name = slot.slot_name(sync)
         self.kept = Kept(
             f"slot and publication {self.name}",
-            f"SELECT pg_drop_replication_slot('{self.name}'); DROP PUBLICATION {self.name};",
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+            f" WHERE slot_name = '{self.name}' AND database = current_database();"
+            f" DROP PUBLICATION IF EXISTS {self.name};",
         )
         application = f"cdc {sync}"
         self._info = source_conninfo(url, password, application)
