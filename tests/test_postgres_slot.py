@@ -125,6 +125,7 @@ def test_a_slot_of_another_database_is_left_alone(
     other.open()
     relations = other.catalog(["t"]).relations
     name = capture.source.name
+    said = f"replication slot {name} is not this sync's: it is for database {one.name}, plugin pgoutput"
     try:
         for meet in (
             lambda: other.start(relations),
@@ -132,10 +133,12 @@ def test_a_slot_of_another_database_is_left_alone(
         ):
             with pytest.raises(PermanentError) as error:
                 meet()
-            assert str(error.value) == (
-                f"replication slot {name} is not this sync's: it is for database {one.name}, plugin pgoutput"
-            )
+            assert str(error.value) == said
             assert "rename the sync" in error.value.hint
+        [found] = [f for f in other.check(relations) if f.subject == f"slot {name}"]
+        assert (found.level, found.message) == ("FAILED", said)
+        assert (other.log().state, capture.source.log().state) == (None, "reserved")
+        other.drop()
     finally:
         other.close()
     assert slots(one) == [name]

@@ -13,7 +13,7 @@ from appliers.finding import Finding
 from appliers.relation import Relation
 from cdc.sources.postgres.catalog import IDENTITIES
 from cdc.sources.postgres.connection import Connection, translating
-from cdc.sources.postgres.slot import Publication, create_statement, publication
+from cdc.sources.postgres.slot import Publication, create_statement, foreign, publication
 
 STANDBY: Final = (
     "name the primary in the source's URL; a standby that is being promoted is taken when it is one"
@@ -117,9 +117,14 @@ def _replicates(role: Role, replicates: bool, walsender: Walsender) -> Finding:
 def _slot(db: Connection, name: str, slots: int, senders: int, keep: str) -> Iterator[Finding]:
     with translating():
         row = db.execute(
-            "SELECT wal_status, active FROM pg_replication_slots WHERE slot_name = %s", (name,)
+            "SELECT wal_status, active, plugin, database, database = current_database()"
+            " FROM pg_replication_slots WHERE slot_name = %s",
+            (name,),
         ).fetchone()
-    if row is not None:
+    if row is not None and (row[2] != "pgoutput" or not row[4]):
+        error = foreign(name, row[2], row[3])
+        yield Finding("FAILED", f"slot {name}", str(error), error.hint)
+    elif row is not None:
         lost = row[0] == "lost"
         yield Finding(
             "FAILED" if lost else "ok",

@@ -102,7 +102,7 @@ def verify_slot(db: Connection, name: str, sync: str, position: Lsn) -> None:
         )
     plugin, database, here, wal_status, confirmed, reason = row
     if plugin != "pgoutput" or not here:
-        raise _foreign(name, plugin, database)
+        raise foreign(name, plugin, database)
     if wal_status == "lost":
         reason = reason or "wal_removed"
         raise GapError(
@@ -117,7 +117,7 @@ def verify_slot(db: Connection, name: str, sync: str, position: Lsn) -> None:
         )
 
 
-def _foreign(name: str, plugin: str | None, database: str | None) -> PermanentError:
+def foreign(name: str, plugin: str | None, database: str | None) -> PermanentError:
     """Slots belong to the whole server: databases that have syncs of one name share it."""
     return PermanentError(
         f"replication slot {name} is not this sync's: it is for database {database or 'none'},"
@@ -138,7 +138,7 @@ def create_slot(
             (name,),
         ).fetchone()
         if row and (row[1] != "pgoutput" or not row[3]):
-            raise _foreign(name, row[1], row[2])
+            raise foreign(name, row[1], row[2])
         if row and row[0]:
             raise TransientError(
                 f"source: replication slot {name} is in use by process {row[0]}",
@@ -296,10 +296,12 @@ def publication(db: Connection, name: str) -> Publication | None:
 
 
 def drop(db: Connection, name: str) -> None:
-    """Removes slot and publication where they are."""
+    """Removes slot and publication where they are; never another database's slot."""
     with translating():
         row = db.execute(
-            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (name,)
+            "SELECT active_pid FROM pg_replication_slots"
+            " WHERE slot_name = %s AND database = current_database()",
+            (name,),
         ).fetchone()
         if row and row[0]:
             raise TransientError(

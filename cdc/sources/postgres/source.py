@@ -148,7 +148,8 @@ class PostgresSource:
         with translating():
             row = self._db.execute(
                 "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END"
-                " - restart_lsn)::bigint, wal_status FROM pg_replication_slots WHERE slot_name = %s",
+                " - restart_lsn)::bigint, wal_status FROM pg_replication_slots"
+                " WHERE slot_name = %s AND database = current_database()",
                 (self.name,),
             ).fetchone()
         return SourceLog(row[0], row[1]) if row else SourceLog()
