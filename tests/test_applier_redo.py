@@ -10,7 +10,7 @@ from appliers.applier import Applier
 from appliers.batch import Chunk
 from appliers.delta import UNCHANGED
 from appliers.errors import PermanentError
-from tests.applier_bed import TABLE, A, B, Bed, C, Item, by_id, position
+from tests.applier_bed import MADE, TABLE, A, B, Bed, C, Item, by_id, position
 
 pytest_plugins = ["tests.applier_fixtures"]
 
@@ -65,6 +65,18 @@ def test_in_a_redo_unchanged_values_of_a_missing_row_are_read_again(any_bed: Bed
     assert any_bed.items() == by_id(*read)
     assert sorted(k for keys in source.asked for k in keys) == [3, 5]
     assert (applied.healed, applied.reread) == (0, {TABLE: position(7)})
+
+
+@pytest.mark.parametrize("more", [0, 100])
+def test_a_row_without_a_key_is_in_the_way(any_bed: Bed, more: int) -> None:
+    """A column that has become the key on the source may hold NULLs on the target: no key is equal to
+    them, and yet such a row is another one."""
+    any_bed.target.execute(MADE.replace("PRIMARY KEY", "UNIQUE"))
+    any_bed.target.execute("INSERT INTO item (id, code, n, big) VALUES (NULL, 'a', 1, 'of before')")
+    applier = any_bed.open(begun=True)
+    rows = [A, *(Item(100 + i, f"c{i}", i, "more") for i in range(more))]
+    any_bed.apply(applier, [any_bed.insert(row) for row in rows], 1, redo=[TABLE])
+    assert any_bed.items() == by_id(*rows)
 
 
 def test_after_a_reread_the_rest_of_the_transaction_is_under_redo(bed: Bed) -> None:

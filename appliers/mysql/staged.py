@@ -172,7 +172,7 @@ def _stale(table: Table, index: UniqueIndex, stage: str) -> str:
     hint = f" FORCE INDEX ({quoted(index.name)})" if index.usable and index.plain else ""
     return (
         f" FROM (SELECT {inner} FROM {stage}) AS {S}"
-        f" STRAIGHT_JOIN {table.target.sql_name} AS {T}{hint} ON {equal} WHERE NOT ({' AND '.join(same)})"
+        f" STRAIGHT_JOIN {table.target.sql_name} AS {T}{hint} ON {equal} WHERE ({' AND '.join(same)}) IS NOT TRUE"
     )
 
 

@@ -307,7 +307,9 @@ class Table:
             held = [at[folded(n)] for n in index.plain or ()]
             if all(fields[i] != NULL for i in held):
                 equal = b" AND ".join(self._held(i, fields[i]) for i in held)
-                sql.append(head + b" WHERE " + equal + b" AND NOT (" + self.match(fields) + b")")
+                sql.append(
+                    head + b" WHERE " + equal + b" AND (" + self.match(fields) + b") IS NOT TRUE"
+                )
         return sql
 
     def _held(self, index: int, text: bytes) -> bytes:

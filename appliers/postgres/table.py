@@ -377,7 +377,7 @@ class Table:
         predicate = f" AND ({unique.predicate})" if unique.predicate else ""
         return (
             f'(SELECT {inner} FROM {source} AS "cdc r"{where}) AS {S}'
-            f" WHERE {equal}{predicate} AND NOT ({self._match([f'{S}.{quoted(k)}' for k in keys])})"
+            f" WHERE {equal}{predicate} AND ({self._match([f'{S}.{quoted(k)}' for k in keys])}) IS NOT TRUE"
         )
 
 

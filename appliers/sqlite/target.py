@@ -197,7 +197,8 @@ class Target:
                 f"{self._columns[i]} = ?{p} COLLATE {quoted(collation)}"
                 for p, (i, (_, collation)) in enumerate(zip(values, index.columns, strict=True), 1)
             )
-            other = f"NOT ({self._where([f'?{p}' for p in range(n + 1, n + 1 + len(self.key))])})"
+            mine = self._where([f"?{p}" for p in range(n + 1, n + 1 + len(self.key))])
+            other = f"({mine}) IS NOT TRUE"
             exact = "".join(
                 f" AND {self._columns[i]} = ?{p} COLLATE BINARY"
                 for p, (i, (_, collation)) in enumerate(zip(values, index.columns, strict=True), 1)
