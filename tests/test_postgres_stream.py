@@ -317,6 +317,25 @@ def test_progress_stays_outside_of_transactions(
     assert sum(len(changes_in(p)) for p in pieces_of(events)) == 5000
 
 
+def test_an_idle_log_adds_up_to_no_piece(
+    source_db: Database, make_capture: MakeCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server says while nothing is published, for hours on a busy one, is no part of a large
+    transaction: that would be one which is begun on the target, and which nothing ends."""
+    monkeypatch.setattr(stream_module, "PIECE_BYTES", 200)
+    source_db.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int)")
+    capture = make_capture(source_db)
+    capture.start("t")
+    stream = capture.stream()
+    events: list[Piece | Progress] = []
+    until = time.monotonic() + 20
+    while len(events) < 30:
+        assert time.monotonic() < until, events
+        source_db.execute("INSERT INTO other VALUES (1)")
+        events += stream.read(0.05)
+    assert pieces_of(events) == []
+
+
 def test_confirmed_positions_never_move_back(
     source_db: Database, make_capture: MakeCapture
 ) -> None:

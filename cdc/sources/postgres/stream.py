@@ -238,7 +238,10 @@ class PostgresStream:
         if idle is not None:
             self._progress(idle)
         messages = self._messages
-        if messages.size >= PIECE_BYTES or len(messages.deltas) + messages.in_runs >= PIECE_ROWS:
+        if not messages.deltas:
+            # What was said meanwhile, keepalives and empty transactions, is of none that follows.
+            messages.size = 0
+        elif messages.size >= PIECE_BYTES or len(messages.deltas) + messages.in_runs >= PIECE_ROWS:
             self._give(None, len(messages.deltas), messages.size)
 
     def _give(self, position: Lsn | None, count: int, size: int) -> None:
