@@ -313,6 +313,32 @@ def test_a_dropped_key_does_not_stop_the_application(sync: Sync) -> None:
 
 
 @into_one_target
+@pytest.mark.parametrize(
+    ("altering", "words"),
+    [
+        (
+            "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (a, id)",
+            "has no unique index on the key (a, id)",
+        ),
+        ("ALTER TABLE t DROP CONSTRAINT t_pkey", "public.t has lost its key"),
+    ],
+    ids=["another key", "none"],
+)
+def test_another_key_with_identity_full(sync: Sync, altering: str, words: str) -> None:
+    """With REPLICA IDENTITY FULL the log does not say what tells rows apart. Under an old key, rows that
+    are two since it was changed would overwrite each other: the sync stops at the first of them."""
+    sync.source.execute("ALTER TABLE t REPLICA IDENTITY FULL")
+    sync.start()
+    sync.source.execute("UPDATE t SET b = 'before' WHERE id = 2")
+    sync.catch_up()
+    sync.source.execute(altering)
+    sync.source.execute("INSERT INTO t VALUES (1, 'other', 'z')")
+    assert sync.running.wait() == 1
+    assert words in sync.log_tail()
+    assert rows_of(sync) == [(1, "one", "x"), (2, "two", "before")]
+
+
+@into_one_target
 def test_a_renamed_table_that_is_named_stops_the_next_start(
     source_db: Database, target: Target, make_sync: MakeSync
 ) -> None:

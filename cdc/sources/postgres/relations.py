@@ -8,7 +8,7 @@ from dataclasses import replace
 from appliers.errors import PermanentError
 from appliers.images import Format
 from appliers.relation import Relation
-from cdc.sources.postgres.catalog import ADD_KEY
+from cdc.sources.postgres.catalog import ADD_KEY, relation_now
 from cdc.sources.postgres.connection import Connection
 from cdc.sources.postgres.pgoutput import Shape
 from cdc.sources.postgres.types import TypeCatalog
@@ -29,9 +29,12 @@ class RelationMaker:
 
     def relation(self, shape: Shape) -> Relation:
         known = self._known.get(shape.oid)
-        if self._types.lacks(shape.fields):
+        if self._types.lacks(shape.fields) or shape.identity == "f":
             with self._connect() as db:
                 self._types.load(db, shape.fields)
+                if shape.identity == "f":
+                    # The log does not say what the key is, and the session's may be gone.
+                    known = relation_now(db, self._types, shape.oid) or known
         columns = self._types.columns(shape.fields, [True] * len(shape.fields))
         made = Relation(
             schema=shape.schema,

@@ -207,10 +207,16 @@ class PostgresStream:
 
     def _announce(self, body: bytes) -> None:
         """A Relation message. The server sends one again after every TRUNCATE and whatever else makes it
-        look at a table anew: the same words are the same shape, which everybody has prepared for."""
+        look at a table anew: the same words are the same shape, which everybody has prepared for. But with
+        replica identity FULL they do not say what the key is."""
         oid = body[:4]
-        if self._announced.get(oid) != body:
-            self._relations[oid] = self._make(pgoutput.read_relation(body))
+        again = self._announced.get(oid) == body
+        known = self._relations.get(oid)
+        if again and known is not None and not known.whole_before:
+            return
+        made = self._make(pgoutput.read_relation(body))
+        if not again or known is None or made.key_columns != known.key_columns:
+            self._relations[oid] = made
             self._announced[oid] = body
 
     def _update(self, data: bytes) -> RowChange:
