@@ -49,12 +49,19 @@ def parted(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
 def rewritten(actions: Sequence[Sequence[Word]]) -> str | None:
     """The first words of an action after which rows may have other values than the log has told, or
     may be gone; None: there is none."""
-    dropped = {_column(action)[0].text.lower() for action in actions if _drops(action)}
+    renames = [names for action in actions if (names := _renamed(action))]
+    freed = {_column(action)[0].text.lower() for action in actions if _drops(action)}
+    freed.update(old for old, _ in renames)
+    if any(new in freed for _, new in renames):
+        # Columns have exchanged names: what rows have under one is another column's now.
+        return "RENAME COLUMN"
     for action in actions:
         verb = _at(action, 0)
         if verb in ("MODIFY", "CHANGE", "CONVERT"):
             return verb
-        if verb == "ADD" and _adds_values(action, dropped):
+        if verb == "ADD" and _adds_primary_key(action):
+            return "ADD PRIMARY KEY"
+        if verb == "ADD" and _adds_values(action, freed):
             return "ADD COLUMN"
         if verb == "DROP" and (_at(action, 1), _at(action, 2)) == ("SYSTEM", "VERSIONING"):
             return "DROP SYSTEM VERSIONING"
@@ -86,13 +93,29 @@ def _drops(action: Sequence[Word]) -> bool:
     return _at(action, 0) == "DROP" and bool(_column(action)) and _column(action)[0].name
 
 
-def _adds_values(action: Sequence[Word], dropped: set[str]) -> bool:
+def _renamed(action: Sequence[Word]) -> tuple[str, str] | None:
+    """The old and the new name of RENAME COLUMN, which are compared without regard to case."""
+    if (_at(action, 0), _at(action, 1)) != ("RENAME", "COLUMN"):
+        return None
+    old, _, new = _column(action)[:3]
+    return old.text.lower(), new.text.lower()
+
+
+def _adds_primary_key(action: Sequence[Word]) -> bool:
+    """Its columns become NOT NULL: without a strict sql_mode, NULLs become zeros or empty texts."""
+    at = 1
+    if _at(action, at) == "CONSTRAINT":
+        at += 1 if _at(action, at + 1) == "PRIMARY" else 2
+    return (_at(action, at), _at(action, at + 1)) == ("PRIMARY", "KEY")
+
+
+def _adds_values(action: Sequence[Word], freed: set[str]) -> bool:
     kind, then = _at(action, 1), _at(action, 2)
     if kind in _NO_COLUMN or then in _NO_COLUMN_BEFORE.get(kind, ()):
         return False
     rest = _column(action)
     uppers = [word.upper for word in rest]
-    if _FILLED.intersection(uppers[1:]) or any(w.text.lower() in dropped for w in rest if w.name):
+    if _FILLED.intersection(uppers[1:]) or any(w.text.lower() in freed for w in rest if w.name):
         return True
     pairs = list(zip(uppers, [*uppers[1:], ""], strict=True))[1:]
     return any(

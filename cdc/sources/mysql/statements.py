@@ -213,9 +213,11 @@ def _words(text: str) -> list[Word]:
     for token in tokens:
         quoted = token.token_type.name == "IDENTIFIER"
         literal = token.token_type.name in ("STRING", "NUMBER")
-        bare = bool(re.fullmatch(r"[\w$]+", token.text)) and not literal
-        plain = "" if quoted or literal else token.text.upper()
-        made.append(Word(token.text, plain, quoted or bare))
+        # PRIMARY KEY and some more are one token, if nothing but spaces is between the words.
+        for part in [token.text] if quoted or literal else token.text.split():
+            bare = bool(re.fullmatch(r"[\w$]+", part)) and not literal
+            plain = "" if quoted or literal else part.upper()
+            made.append(Word(part, plain, quoted or bare))
     return made
 
 
