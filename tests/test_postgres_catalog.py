@@ -55,6 +55,19 @@ def test_patterns(source_db: Database, source: PostgresSource) -> None:
 
 
 @on_every_source
+def test_two_tables_of_one_name(source_db: Database, source: PostgresSource) -> None:
+    """`schema.name` is what a table goes by everywhere. Two that it does not tell apart would be one table
+    of the sync, of which only one is copied: they are refused together."""
+    source_db.execute(
+        'CREATE SCHEMA s; CREATE TABLE s."a.b" (id int PRIMARY KEY);'
+        'CREATE SCHEMA "s.a"; CREATE TABLE "s.a".b (id int PRIMARY KEY)'
+    )
+    with pytest.raises(PermanentError) as caught:
+        source.catalog(["*"])
+    assert str(caught.value) == '"s"."a.b" and "s.a"."b" would both be table s.a.b of the sync'
+    assert [r.name for r in source.catalog(["s.*"]).relations] == ["a.b"]
+
+
 def test_keyless_tables_are_refused_by_name(source_db: Database, source: PostgresSource) -> None:
     """A named table without a key stops everything, with the remedy; a wildcard leaves it out and says
     so (46)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -213,6 +213,7 @@ def select(tables: Sequence[Table], patterns: Sequence[str]) -> tuple[list[Table
                 refused[table.oid] = refusal
             else:
                 raise PermanentError(f"table {refusal.table} {refusal.reason}", refusal.remedy)
+    _require_names(chosen.values())
     for table in chosen.values():
         above = [chosen[a].table for a in table.ancestors if a in chosen]
         if above:
@@ -222,6 +223,18 @@ def select(tables: Sequence[Table], patterns: Sequence[str]) -> tuple[list[Table
                 "name one of them in `tables`",
             )
     return list(chosen.values()), list(refused.values())
+
+
+def _require_names(tables: Iterable[Table]) -> None:
+    """A name with a dot in it can make two tables one in everything that goes by `schema.name`."""
+    known: dict[str, Table] = {}
+    for table in tables:
+        other = known.setdefault(table.table, table)
+        if other is not table:
+            raise PermanentError(
+                f"{other.quoted} and {table.quoted} would both be table {table.table} of the sync",
+                "rename one of them, or name another schema's tables in `tables`",
+            )
 
 
 def _wild(tables: Sequence[Table], pattern: str) -> list[Table]:
