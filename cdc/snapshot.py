@@ -183,8 +183,11 @@ class Snapshot:
         )
 
     def reread(self, table: str, exact_at: str) -> None:
-        """Rows of a table were read again (the applier has written that down)."""
-        state = self.tables[table]
+        """Rows of a table were read again (the applier has written that down). One that was renamed just
+        now is no part of the sync yet: the next session copies it."""
+        state = self.tables.get(table)
+        if state is None:
+            return
         state.exact_at = exact_at
         if state.copy is Copy.DONE:
             state.copy = Copy.REDO

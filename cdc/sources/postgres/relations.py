@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from appliers.errors import PermanentError
+from appliers.errors import PermanentError, TransientError
 from appliers.images import Format
 from appliers.relation import Relation
 from cdc.sources.postgres.catalog import ADD_KEY, relation_now
-from cdc.sources.postgres.connection import Connection
+from cdc.sources.postgres.connection import Connection, translating
 from cdc.sources.postgres.pgoutput import Shape
 from cdc.sources.postgres.types import TypeCatalog
 
 
 class RelationMaker:
     """Makes the relation of each Relation message. The backlog is decoded with the shape that it was
-    written with: names, types and key come from the message; the catalogue only says what a type's
-    number is called, and it is asked only for what is not known yet."""
+    written with: columns, types and key come from the message; the catalogue only says what a type's
+    number is called, and it is asked only for what is not known yet. Changes of a table that the session
+    knows go to it, whatever it was called when they were made."""
 
     def __init__(
         self, known: Sequence[Relation], format: Format, connect: Callable[[], Connection]
@@ -28,7 +29,11 @@ class RelationMaker:
         self._types = TypeCatalog()
 
     def relation(self, shape: Shape) -> Relation:
-        known = self._known.get(shape.oid)
+        session = known = self._known.get(shape.oid)
+        schema, name = shape.schema, shape.name
+        if session is not None and (schema, name) != (session.schema, session.name):
+            self._require_name(session)
+            schema, name = session.schema, session.name
         if self._types.lacks(shape.fields) or shape.identity == "f":
             with self._connect() as db:
                 self._types.load(db, shape.fields)
@@ -37,8 +42,8 @@ class RelationMaker:
                     known = relation_now(db, self._types, shape.oid) or known
         columns = self._types.columns(shape.fields, [True] * len(shape.fields))
         made = Relation(
-            schema=shape.schema,
-            name=shape.name,
+            schema=schema,
+            name=name,
             columns=columns,
             key_columns=self._key(shape, known),
             format=self._format,
@@ -51,6 +56,21 @@ class RelationMaker:
                 made, columns=tuple(replace(c, nullable=nullable[c.name]) for c in columns)
             )
         return made
+
+    def _require_name(self, known: Relation) -> None:
+        """Raises TransientError if the table has another name now than when the session began. Not if it
+        only had one in between, as in a transaction that renames it and back, or is gone."""
+        with self._connect() as db, translating():
+            rows = db.execute(
+                "SELECT n.nspname, c.relname FROM pg_class AS c"
+                " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = %s",
+                (known.ident,),
+            ).fetchall()
+        if rows and rows != [(known.schema, known.name)]:
+            raise TransientError(
+                f"source: table {known.table} is called {'.'.join(rows[0])} now",
+                "the sync begins again with the tables that are there",
+            )
 
     def _key(self, shape: Shape, known: Relation | None) -> tuple[int, ...]:
         """With FULL every column is marked: the catalogue's key counts. Else the marked ones, in the
