@@ -70,7 +70,7 @@ class Session:
         self._shape = shape_for(customer)
         self._prepared: set[Relation] = set()
         self._written: Position | None = None
-        self._open = False
+        self._open = self._fresh = False
         self._target: Position | None = None
         self._control_at = self._checkpoint_at = 0.0
 
@@ -142,6 +142,8 @@ class Session:
         self._snapshot = Snapshot(
             self._source, self._applier, self._relations, self._tracker.beat, self._holdoff
         )
+        if not self._fresh:
+            self._snapshot.resume()
         self._written = self._through = self._source.position(state.position or "")
         self._committed_at = checkpoint.committed_at if checkpoint else 0
         self._tracker.begin(self._snapshot.tables, checkpoint)
@@ -169,6 +171,7 @@ class Session:
             self._forget_others()
             for request in requests:
                 state.fulfilled(request.id)
+        self._fresh = True
         event(log, "sync-started", position=opening.position)
 
     def _resume(

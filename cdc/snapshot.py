@@ -109,16 +109,15 @@ class Snapshot:
         self._rounds_end: Position | None = None
         self._dangling = False
         self._rests_until = 0.0
-        self.tables: dict[str, TableState] = {}
+        self.tables: dict[str, TableState] = applier.state.tables()
         self._gates: dict[str, Position] = {}
         """Tables that are not to be planned before the stream has come here."""
-        self.reload()
-        self._renew()
         self._settling = {t.table for t in self.tables.values() if t.copy is Copy.REDO}
         """Under redo because they were copied, not because a row was read again."""
 
-    def _renew(self) -> None:
-        """Has tables copied again of which the log may not have told everything since they were planned."""
+    def resume(self) -> None:
+        """Goes on behind a checkpoint. Has tables copied again of which the log may not have told everything
+        since they were planned."""
         planned = {
             t.table: t.fingerprint for t in self.tables.values() if t.copy is not Copy.PENDING
         }
@@ -196,7 +195,7 @@ class Snapshot:
         """Takes over what has been planned in the state."""
         self.tables.clear()
         self.tables.update(self._applier.state.tables())
-        self._wait({t.table for t in self.tables.values() if t.copy is Copy.PENDING and t.sweep})
+        self._wait({t.table for t in self.tables.values() if t.copy is Copy.PENDING})
 
     def _wait(self, tables: Iterable[str]) -> None:
         """Has these tables planned only when the stream has come to where the source's log ends now. Not

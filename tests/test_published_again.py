@@ -9,7 +9,7 @@ import pytest
 
 from tests.databases import Database, wait_until
 from tests.syncs import MakeSync, Sync
-from tests.targets import PostgresTarget, Target, differences
+from tests.targets import PostgresTarget, Target, differences, state_of
 
 SCHEMA: Final = """
     CREATE TABLE markers (id int PRIMARY KEY);
@@ -124,6 +124,21 @@ def test_a_backlog_of_before_does_not_come_back(
     source_db.execute(altering.format(name=sync.name))
     sync.finish()
     sync.assert_equal("t", "u")
+
+
+def test_a_backlog_of_before_a_table_left_the_sync_does_not_come_back(
+    source_db: Database, one_target: Target, make_sync: MakeSync
+) -> None:
+    """A table that was taken out of the configuration and comes back while the log of before is still there."""
+    sync = copied(source_db, one_target, make_sync)
+    source_db.execute("UPDATE t SET body = 'of before' WHERE id IN (3, 45)")
+    with state_of(one_target, sync.name) as state:
+        state.forget_table("public.t")
+    source_db.execute(f"ALTER PUBLICATION cdc_{sync.name} DROP TABLE t")
+    source_db.execute("UPDATE t SET body = 'while it was out' WHERE id = 3")
+    source_db.execute("DELETE FROM t WHERE id = 45")
+    sync.finish()
+    sync.assert_equal("t")
 
 
 def test_one_table_more_is_the_only_one_that_is_copied(
