@@ -55,6 +55,15 @@ def test_patterns(source_db: Database, source: PostgresSource) -> None:
 
 
 @on_every_source
+def test_a_key_that_has_a_column_twice(source_db: Database, source: PostgresSource) -> None:
+    """As an index may, and a table's key may not."""
+    source_db.execute(
+        "CREATE TABLE t (a text NOT NULL, b int NOT NULL); CREATE UNIQUE INDEX i ON t (b, a, b);"
+        "ALTER TABLE t REPLICA IDENTITY USING INDEX i"
+    )
+    assert source.catalog(["t"]).relations[0].key_names == ("b", "a")
+
+
 def test_two_tables_of_one_name(source_db: Database, source: PostgresSource) -> None:
     """`schema.name` is what a table goes by everywhere. Two that it does not tell apart would be one table
     of the sync, of which only one is copied: they are refused together."""

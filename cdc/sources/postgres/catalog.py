@@ -93,7 +93,8 @@ class Table:
                 "f": all(a in not_null for a in attnums),
             }.get(self.identity, False)
             if usable and immediate and all(a in names for a in attnums):
-                return [names[a] for a in attnums]
+                # An index may have a column twice.
+                return list(dict.fromkeys(names[a] for a in attnums))
         return None
 
     def refusal(self) -> Refused | None:
