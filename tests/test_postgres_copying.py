@@ -279,6 +279,35 @@ def test_heirs_are_not_copied(source_db: Database, make_capture: MakeCapture) ->
     assert found.images == []
 
 
+@pytest.mark.parametrize(
+    "altering",
+    [
+        "ALTER PUBLICATION {name} DROP TABLE t; ALTER PUBLICATION {name} ADD TABLE t",
+        "ALTER PUBLICATION {name} DROP TABLE t",
+        "ALTER TABLE t ALTER COLUMN n TYPE text USING 'n of ' || n",
+    ],
+)
+def test_a_table_that_is_not_what_the_session_found_is_not_copied(
+    source_db: Database, make_capture: MakeCapture, altering: str
+) -> None:
+    """Not by this session, whose stream would write what the log has from before over the copy."""
+    source_db.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE u (id int PRIMARY KEY)"
+    )
+    capture = make_capture(source_db)
+    capture.start("t", "u")
+    source_db.execute(altering.format(name=capture.source.name))
+    copying = capture.source.copy_round()
+    try:
+        reader = copying.reader()
+        assert reader.plan(capture.copied("u")).bounds == []
+        with pytest.raises(TransientError, match="was altered, or was out of publication"):
+            reader.plan(capture.copied("t"))
+        reader.close()
+    finally:
+        copying.close()
+
+
 @on_every_source
 @pytest.mark.parametrize("rewrite", ["VACUUM FULL t", "TRUNCATE t", "CLUSTER t USING t_pkey"])
 def test_a_stale_plan_is_told(source_db: Database, make_capture: MakeCapture, rewrite: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -35,7 +35,13 @@ from cdc.sources.postgres.connection import (
     translating,
 )
 from cdc.sources.postgres.lsn import Lsn
-from cdc.sources.postgres.planned import fingerprint, is_stale, published
+from cdc.sources.postgres.planned import (
+    Published,
+    fingerprint,
+    have_changed,
+    is_stale,
+    published,
+)
 from cdc.sources.source import Plan, StalePlanError
 
 CHUNK_BLOCKS: Final = 2048
@@ -87,13 +93,14 @@ class Heap(NamedTuple):
 
 class PostgresRound:
     """A snapshot exported by a temporary logical slot: exactly the state at the slot's consistent
-    point. A plain SELECT would not do: a commit reaches the log before other sessions see it."""
+    point. A plain SELECT would not do: a commit reaches the log before other sessions see it.
+    `publication` is its name, and the tables as the session has found them in it."""
 
     def __init__(
         self,
         walsender_info: str,
         info: str,
-        publication: str,
+        publication: tuple[str, Mapping[str, Published]],
         name: str,
         interrupted: Callable[[], bool],
         patience: float | None,
@@ -132,10 +139,16 @@ class PostgresChunkReader:
     """Reads under a round's snapshot; each read is a transaction of its own, so that a schema
     migration waits for one chunk at most."""
 
-    def __init__(self, db: Connection, publication: str, snapshot: str, position: Lsn) -> None:
+    def __init__(
+        self,
+        db: Connection,
+        publication: tuple[str, Mapping[str, Published]],
+        snapshot: str,
+        position: Lsn,
+    ) -> None:
         self.position = position
         self._db = db
-        self._publication = publication
+        self._publication, self._found = publication
         self._snapshot = snapshot
 
     def plan(self, relation: Relation) -> Plan:
@@ -219,6 +232,7 @@ class PostgresChunkReader:
         self._db.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(name))
         heaps = [Heap(*h) for h in self._db.execute(_HEAPS, {"root": relation.ident})]
         [now] = published(self._db, self._publication, relation.ident).values() or [None]
+        self._require_unchanged(relation.table, now)
         found = fingerprint(now, {h.oid: h.filenode for h in heaps})
         if expected is not None and is_stale(expected, found):
             raise StalePlanError(relation.table)
@@ -230,6 +244,16 @@ class PostgresChunkReader:
         if not all(h.current for h in heaps):
             raise StalePlanError(relation.table)
         return heaps, found
+
+    def _require_unchanged(self, table: str, now: Published | None) -> None:
+        """Raises TransientError for a table that is not what the session has found: the stream may not be
+        past what the log does not tell of it. The next session waits for that."""
+        was = self._found.get(table)
+        if was is not None and (now is None or have_changed(was, now)):
+            raise TransientError(
+                f"source: table {table} was altered, or was out of publication {self._publication}, just now",
+                "the sync begins again, and copies it then",
+            )
 
 
 class _SnapshotTransaction:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from appliers.errors import PermanentError, TransientError
 from appliers.images import Format
 from appliers.relation import Relation
+from cdc.logs import event
 from cdc.sources.postgres.catalog import ADD_KEY, relation_now
 from cdc.sources.postgres.connection import Connection, translating
 from cdc.sources.postgres.pgoutput import Shape
 from cdc.sources.postgres.types import TypeCatalog
+
+log = logging.getLogger(__name__)
 
 
 class RelationMaker:
@@ -29,6 +33,7 @@ class RelationMaker:
         self._types = TypeCatalog()
 
     def relation(self, shape: Shape) -> Relation:
+        """Without a key for a table that was dropped, where the log does not say what it was."""
         session = known = self._known.get(shape.oid)
         schema, name = shape.schema, shape.name
         if session is not None and (schema, name) != (session.schema, session.name):
@@ -60,28 +65,38 @@ class RelationMaker:
     def _require_name(self, known: Relation) -> None:
         """Raises TransientError if the table has another name now than when the session began. Not if it
         only had one in between, as in a transaction that renames it and back, or is gone."""
-        with self._connect() as db, translating():
-            rows = db.execute(
-                "SELECT n.nspname, c.relname FROM pg_class AS c"
-                " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = %s",
-                (known.ident,),
-            ).fetchall()
-        if rows and rows != [(known.schema, known.name)]:
+        now = self._name_now(known.ident)
+        if now is not None and now != (known.schema, known.name):
             raise TransientError(
-                f"source: table {known.table} is called {'.'.join(rows[0])} now",
+                f"source: table {known.table} is called {'.'.join(now)} now",
                 "the sync begins again with the tables that are there",
             )
+
+    def _name_now(self, oid: int) -> tuple[str, str] | None:
+        """What a table is called; None: it was dropped."""
+        with self._connect() as db, translating():
+            row = db.execute(
+                "SELECT n.nspname, c.relname FROM pg_class AS c"
+                " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = %s",
+                (oid,),
+            ).fetchone()
+        return None if row is None else (row[0], row[1])
 
     def _key(self, shape: Shape, known: Relation | None) -> tuple[int, ...]:
         """With FULL every column is marked: the catalogue's key counts. Else the marked ones, in the
         catalogue's order where it names the same. Where none is marked, the table had no identity
-        then, so that it had inserts only: the key that it has now tells their rows apart too."""
+        then, so that it had inserts only: the key that it has now tells their rows apart too. Empty for a
+        table that was dropped, and its key with it: nobody can tell its rows apart any more."""
         marked = [f.name for f in shape.fields if f.identity]
         names = list(known.key_names) if known is not None else []
         if marked and shape.identity != "f" and set(names) != set(marked):
             names = marked
         at = {f.name: i for i, f in enumerate(shape.fields)}
         if not names or not set(names) <= set(at):
+            if self._name_now(shape.oid) is None:
+                name = f"{shape.schema}.{shape.name}"
+                event(log, "dropped-table-left-out", logging.WARNING, table=name)
+                return ()
             table = f'"{shape.schema}"."{shape.name}"'
             raise PermanentError(
                 f"table {shape.schema}.{shape.name} has lost its key: no row can be told from another",

@@ -224,7 +224,7 @@ class PostgresSource:
         return copying.PostgresRound(
             self._walsender_info,
             self._info,
-            self.name,
+            (self.name, self._found),
             self._passing("copy"),
             self._interrupted.is_set,
             patience,

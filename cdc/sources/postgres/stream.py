@@ -79,6 +79,8 @@ class PostgresStream:
         self._make = make_relation
         self._relations: dict[bytes, Relation] = {}
         self._announced: dict[bytes, bytes] = {}
+        self._keyless: set[Relation] = set()
+        """Tables that are gone: of what the log still has of them nothing is given."""
         self._received = start
         # Not `start`: that the target holds it does not mean that it would after a crash. Zero says
         # nothing to the server (walsender.c, ProcessStandbyReplyMessage).
@@ -218,6 +220,8 @@ class PostgresStream:
         if not again or known is None or made.key_columns != known.key_columns:
             self._relations[oid] = made
             self._announced[oid] = body
+            if not made.key_columns:
+                self._keyless.add(made)
 
     def _update(self, data: bytes) -> RowChange:
         relation = self._relations[data[26:30]]
@@ -253,6 +257,8 @@ class PostgresStream:
     def _give(self, position: Lsn | None, count: int, size: int) -> None:
         messages = self._messages
         deltas, rest = messages.deltas[:count], messages.deltas[count:]
+        if self._keyless:
+            deltas = [d for d in deltas if d.relation not in self._keyless]
         commit = deltas[-1][4] if deltas else messages.commit
         oldest = (deltas[0][4] if deltas else commit).committed_at
         messages.deltas = rest
