@@ -15,7 +15,7 @@ from appliers.registry import applier_for
 from cdc.sources.registry import source_for
 from tests.databases import Database
 from tests.syncs import MakeSync
-from tests.targets import MysqlTarget, PostgresTarget, SqliteTarget, Target, differences
+from tests.targets import MysqlTarget, PostgresTarget, SqliteTarget, Target, differences, state_of
 from tests.type_tables import (
     MARKERS,
     assert_kept,
@@ -342,6 +342,45 @@ def test_without_encoding(source_db: Database, target_db: Database, make_sync: M
     source_db.execute("UPDATE t SET v = 'e' WHERE id = 2")
     assert sync.start("--until-current").wait() == 0
     assert target_db.rows("SELECT id, v FROM t ORDER BY id") == [(1, "é"), (2, "e")]
+
+
+def test_without_encoding_in_the_log(
+    source_db: Database, target_db: Database, make_sync: MakeSync
+) -> None:
+    """What the log has stays there when the row is corrected: the hint names what helps then, and it does."""
+    encode(source_db, "SQL_ASCII")
+    source_db.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    sync = make_sync(source_db, PostgresTarget(target_db), ["t"])
+    sync.finish()
+    source_db.execute(r"INSERT INTO t VALUES (1, E'\xe9')")
+    source_db.execute("UPDATE t SET v = 'e'")
+    assert sync.start("--until-current").wait() == 1
+    assert (
+        "if its log has it by now, `cdc snapshot` then copies everything again" in sync.log_tail()
+    )
+    with state_of(sync.target, sync.name) as state:
+        state.request(None, None)
+    assert sync.start("--until-current").wait() == 0
+    assert target_db.rows("SELECT id, v FROM t") == [(1, "e")]
+
+
+def test_a_target_in_another_encoding(
+    source_db: Database, target_db: Database, make_sync: MakeSync
+) -> None:
+    """Text arrives as the same characters; one that the target's encoding has not stops the sync, which
+    says that it is the encoding, and nothing is written in its place."""
+    encode(target_db, "LATIN1")
+    source_db.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, '\u00e4')"
+    )
+    sync = make_sync(source_db, PostgresTarget(target_db), ["t"])
+    sync.finish()
+    assert target_db.rows("SELECT id, v FROM t") == [(1, "\u00e4")]
+    source_db.execute("INSERT INTO t VALUES (2, '\u65e5')")
+    assert sync.start("--until-current").wait() == 1
+    assert "a character that the encoding of the target's database has none for" in sync.log_tail()
+    assert "Try: use a target database with ENCODING 'UTF8'" in sync.log_tail()
+    assert target_db.rows("SELECT id FROM t") == [(1,)]
 
 
 def encode(database: Database, encoding: str) -> None:

@@ -62,6 +62,9 @@ VERDICTS: Final = {
     "22": _permanent(
         "widen the target's column to the source's type, or correct the row on the source"
     ),
+    "22P05": _permanent(
+        "use a target database with ENCODING 'UTF8', or correct the row on the source"
+    ),
     "23": _permanent("compare the constraints of the target's table with the source's"),
     "23503": Verdict(
         OrderError,
@@ -138,6 +141,7 @@ WORDS: Final = {
     "22008": "a date or time is out of range for column {column}",
     "22P02": "a value cannot be read by column {column}",
     "22P03": "a binary value cannot be read by column {column}",
+    "22P05": "a text has a character that the encoding of the target's database has none for",
     "428C9": "column {column} is generated on the target",
     "44000": "a view's WITH CHECK OPTION is violated",
     "P0001": "a trigger or function raised an exception",

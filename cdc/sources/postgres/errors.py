@@ -41,8 +41,10 @@ PERMANENT: Final[dict[str, str]] = {
     "55000": "run `cdc check`: it says whether wal_level or the slot's lost log is the reason",
     "42704": "run `cdc check`; if the slot or publication was dropped, `cdc snapshot` copies everything again",
     "XX000": "the server cannot read its own log: update it; `cdc snapshot` copies everything again over a new slot",
-    "22021": "the source holds text that is not in its encoding, or has none (SQL_ASCII): correct the row",
-    "22P05": "the source holds a character that UTF-8 has none for: correct the row",
+    "22021": "the source holds text that is not in its encoding, or has none (SQL_ASCII): correct the row; if"
+    " its log has it by now, `cdc snapshot` then copies everything again, over a new slot",
+    "22P05": "the source holds a character that UTF-8 has none for: correct the row; if its log has it by now,"
+    " `cdc snapshot` then copies everything again, over a new slot",
     "58P01": "the log is gone: `cdc snapshot` copies everything again; raise max_slot_wal_keep_size",
 }
 
