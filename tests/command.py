@@ -20,7 +20,7 @@ import pytest
 from cdc.config import load
 from cdc.status import collect
 from tests.databases import Database, wait_until
-from tests.nursery import nursery
+from tests.nursery import Child, nursery
 
 CUSTOMER: Final = """
 [customer]
@@ -85,17 +85,21 @@ class Command:
         )
         return done
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts what goes on; ended with the test. Its standard error is in `said`."""
-        process = subprocess.Popen(
-            [CDC, *arguments],
-            cwd=self.directory,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._after.enter_context(self._said(arguments[0]).open("a")),
-            text=True,
-        )
+    def start(self, *arguments: str) -> Child:
+        """Starts what goes on; ended with the test. Its standard error is in `said`, and its standard
+        output the child's `stdout`."""
+        read, write = os.pipe()
+        with os.fdopen(write, "wb") as out, self._said(arguments[0]).open("ab") as error:
+            process = nursery().fork(
+                "cdc",
+                arguments,
+                environment=self.environment,
+                folder=self.directory,
+                out=out,
+                error=error,
+            )
+        process.stdin.close()
+        process.stdout = os.fdopen(read)
         self._after.callback(_end, process)
         return process
 
@@ -110,26 +114,30 @@ class Command:
 
     def wait_for(self, **wanted: object) -> dict[str, Any]:
         """The status of the sync, once it is so."""
-        seen: dict[str, Any] = {}
-
-        def is_so() -> bool:
-            seen.update(self.status())
-            return all(seen[name] == value for name, value in wanted.items())
-
-        wait_until(is_so, 60, f"{wanted}, of {seen}; {self.said('run')[-2000:]}")
-        return seen
+        return self._seen(
+            lambda seen: all(seen[name] == value for name, value in wanted.items()), f"{wanted}"
+        )
 
     def wait_for_error(self, pattern: str) -> dict[str, Any]:
         """The status of the sync, once it tries again because of an error like this. Both are of one look:
         at the next, another error may be the last that was met (a connection that was ended first)."""
+        return self._seen(
+            lambda seen: (
+                seen["state"] == "retrying" and bool(re.search(pattern, str(seen["error"])))
+            ),
+            f"{pattern} is told",
+        )
+
+    def _seen(self, wanted: Callable[[dict[str, Any]], bool], message: str) -> dict[str, Any]:
+        """The status at which it was as wanted."""
         seen: dict[str, Any] = {}
 
-        def is_told() -> bool:
+        def is_so() -> bool:
             seen.update(self.status())
-            return seen["state"] == "retrying" and bool(re.search(pattern, str(seen["error"])))
+            return wanted(seen)
 
         try:
-            wait_until(is_told, message=f"{pattern} is told")
+            wait_until(is_so, message=message)
         except AssertionError as late:
             late.add_note(f"{seen}\n{self.said('run')[-2000:]}")
             raise
@@ -139,7 +147,7 @@ class Command:
         return self.directory / f"{command}.stderr"
 
 
-def lines_of(process: subprocess.Popen[str], count: int, timeout: float = 60) -> list[str]:
+def lines_of(process: Child, count: int, timeout: float = 60) -> list[str]:
     """The next lines of a started command's standard output. One that is too late is killed, so that it
     fails the test rather than holding it up for ever."""
     assert process.stdout is not None
@@ -154,7 +162,7 @@ def lines_of(process: subprocess.Popen[str], count: int, timeout: float = 60) ->
     return found
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: Child) -> None:
     if process.poll() is None:
         process.terminate()
     try:

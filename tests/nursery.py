@@ -3,6 +3,10 @@
 A test run starts some thousand workers, on two cores that do nothing else. A process that has imported
 what every worker does forks one for each that is asked for. It is a process of its own, with its own
 environment and streams, that runs `python -m MODULE …` from there on and can be killed like any other.
+
+A command that comes from here goes on as the daemon where `cdc run` executes it, and its daemon forks its
+workers, too. With `python` for each of them they are tested by test_daemon, test_status, test_readme and
+test_demo.
 """
 
 from __future__ import annotations
@@ -20,14 +24,16 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, Final
+from types import SimpleNamespace
+from typing import IO, Any, Final, NoReturn
 
 from appliers import faults
+from cdc import supervised
 
 WARM: Final = (
     "appliers.registry appliers.mysql appliers.postgres appliers.sqlite cdc.cli.app cdc.config"
@@ -37,8 +43,30 @@ WARM: Final = (
 """What a worker or a command imports, sooner or later."""
 
 
-class Child:
-    """A process of the nursery's, as `subprocess.Popen` would have it. `stdin` is a pipe."""
+class Forked:
+    """A process, as `subprocess.Popen` would have it. `stdin` is a pipe."""
+
+    pid: int
+    stdin: IO[bytes]
+
+    def poll(self) -> int | None:
+        raise NotImplementedError
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+class Child(Forked):
+    """A process of the nursery's."""
+
+    stdout: IO[str] | None = None
 
     def __init__(self, nursery: Nursery, number: int, pid: int, stdin: IO[bytes]) -> None:
         self.pid = pid
@@ -56,15 +84,41 @@ class Child:
             raise subprocess.TimeoutExpired(str(self.pid), timeout)
         return code
 
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
 
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+class Worker(Forked):
+    """One that a daemon from the nursery has forked from itself, where it would start a Python."""
 
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        stdin: int,
+        stdout: int,
+        env: Mapping[str, str],
+        process_group: int,
+    ) -> None:
+        assert (stdin, process_group) == (subprocess.PIPE, 0)
+        read, write = os.pipe()
+        self._code: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setpgid(0, 0)
+            os.dup2(read, 0)
+            os.dup2(stdout, 1)
+            # What an exec would close: the daemon's locks, among others, must not outlive it in us.
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            os.environ.clear()
+            os.environ.update(env)
+            _execute(command[0], command)
+        os.close(read)
+        self.stdin = os.fdopen(write, "wb", buffering=0)
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
 
 
 class Nursery:
@@ -167,8 +221,6 @@ def _serve(sock: socket.socket) -> None:
                 return
             pid = os.fork()
             if pid == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for one in (sock, wake, woken):
                     one.close()
                 _become(json.loads(data), *fds)
@@ -188,28 +240,62 @@ def _tell_ends(sock: socket.socket) -> None:
         sock.send(json.dumps({"ended": pid, "status": status}).encode())
 
 
-def _become(asked: dict[str, Any], *streams: int) -> None:
-    """Never returns. `streams` are what is to be 0, 1 and 2."""
+def _become(asked: dict[str, Any], *streams: int) -> NoReturn:
+    """`streams` are what is to be 0, 1 and 2."""
+    for number, fd in enumerate(streams):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.execv = _execute  # type: ignore[assignment]
+    vars(supervised)["subprocess"] = SimpleNamespace(Popen=Worker, PIPE=subprocess.PIPE)
+    _run(asked["module"], asked["arguments"])
+
+
+def _execute(path: str, command: Sequence[str]) -> NoReturn:
+    """`os.execv` of `python -P -m MODULE …`: this process is that from now on."""
+    python, safely, as_module, module, *arguments = command
+    assert (path, python, safely, as_module) == (sys.executable, sys.executable, "-P", "-m")
+    _run(module, arguments)
+
+
+def _run(module: str, arguments: Sequence[str]) -> NoReturn:
+    """What stands on the stack meanwhile is never returned to."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            default = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if default else signal.SIG_DFL)
+    # Those of the nursery take what they write to for what it was there: a file has places, a pipe none.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - a descriptor, for the whole life
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.excepthook = sys.__excepthook__
+    threading.excepthook = threading.__excepthook__
+    importlib.reload(faults)  # it reads the environment
+    random.seed()
+    sys.argv = [module, *arguments]
     code = 1
     try:
-        for number, fd in enumerate(streams):
-            os.dup2(fd, number)
-            os.close(fd)
-        os.chdir(asked["folder"])
-        os.environ.clear()
-        os.environ.update(asked["environment"])
-        importlib.reload(faults)  # it reads the environment
-        random.seed()
-        sys.argv = [asked["module"], *asked["arguments"]]
-        runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+        if not hasattr(sys.modules.get(module), "__path__"):
+            # It would be a second one of the same name, beside `__main__`.
+            sys.modules.pop(module, None)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else int(e.code is not None)
+        if isinstance(e.code, str):
+            print(e.code, file=sys.stderr)
     except BaseException:  # noqa: BLE001 - as Python itself would end
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        try:
+            sys.stdout.flush()
+        except OSError:
+            code = 120
+        with suppress(OSError):
+            sys.stderr.flush()
         os._exit(code)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -17,6 +16,7 @@ from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase
 from tests.mysql_fixtures import MakeMysql
 from tests.mysql_servers import LocalMysql
+from tests.nursery import Child
 from tests.proxy import Proxy
 from tests.test_cli_syncs import STATUS_KEYS
 from tests.test_tail import lines
@@ -52,7 +52,7 @@ def shown(cdc: Command, code: int = 0, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def started(cdc: Command, source: MysqlDatabase) -> subprocess.Popen[str]:
+def started(cdc: Command, source: MysqlDatabase) -> Child:
     """A tail from now on, once it reads the log. A server notices late that another reader has gone."""
     dumps = "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
     already = source.rows(dumps)
