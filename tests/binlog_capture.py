@@ -14,6 +14,7 @@ from appliers.relation import Relation
 from cdc.sources.mysql.position import BinlogPosition
 from cdc.sources.mysql.source import MysqlSource
 from cdc.sources.source import Piece, Progress, Stream
+from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase
 from tests.pieces import changes_in
 
@@ -51,12 +52,17 @@ class BinlogCapture:
 
 
 def run(source: MysqlDatabase, *statements: str) -> None:
-    """Statements in one session of their own."""
+    """Statements in one session of their own, which is over then."""
     db = source.connect(local_infile=True)
     with db.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
+    number = db.thread_id()  # type: ignore[no-untyped-call]
     db.close()
+    ours = f"SELECT 1 FROM information_schema.processlist WHERE id = {number}"
+    if any(s.startswith("XA PREPARE") for s in statements):
+        # Until the server has noticed, nobody else may end what this session has prepared (XAER_NOTA).
+        wait_until(lambda: not source.rows(ours), message="the session is over")
 
 
 def events_until(
