@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import pytest
 
@@ -31,6 +31,7 @@ CDC: Final = str(Path(sys.executable).with_name("cdc"))
 
 Ask = Callable[[str], list[tuple[object, ...]]]
 Done = subprocess.CompletedProcess[str]
+Started: TypeAlias = Child | subprocess.Popen[str]
 
 
 class Command:
@@ -85,9 +86,38 @@ class Command:
         )
         return done
 
-    def start(self, *arguments: str) -> Child:
+    def fresh(self, *arguments: str, **environment: str) -> Done:
+        """Runs a Python of its own, for what is settled when one starts."""
+        return subprocess.run(
+            [CDC, *arguments],
+            cwd=self.directory,
+            env=self.environment | environment,
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            timeout=60,
+        )
+
+    def start(self, *arguments: str, fresh: bool = False) -> Started:
         """Starts what goes on; ended with the test. Its standard error is in `said`, and its standard
-        output the child's `stdout`."""
+        output the process's `stdout`. `fresh` is as above."""
+        process = self._fresh(*arguments) if fresh else self._forked(*arguments)
+        self._after.callback(_end, process)
+        return process
+
+    def _fresh(self, *arguments: str) -> subprocess.Popen[str]:
+        with self._said(arguments[0]).open("a") as error:
+            return subprocess.Popen(
+                [CDC, *arguments],
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=error,
+                text=True,
+            )
+
+    def _forked(self, *arguments: str) -> Child:
         read, write = os.pipe()
         with os.fdopen(write, "wb") as out, self._said(arguments[0]).open("ab") as error:
             process = nursery().fork(
@@ -100,7 +130,6 @@ class Command:
             )
         process.stdin.close()
         process.stdout = os.fdopen(read)
-        self._after.callback(_end, process)
         return process
 
     def said(self, command: str) -> str:
@@ -147,7 +176,7 @@ class Command:
         return self.directory / f"{command}.stderr"
 
 
-def lines_of(process: Child, count: int, timeout: float = 60) -> list[str]:
+def lines_of(process: Started, count: int, timeout: float = 60) -> list[str]:
     """The next lines of a started command's standard output. One that is too late is killed, so that it
     fails the test rather than holding it up for ever."""
     assert process.stdout is not None
@@ -162,7 +191,7 @@ def lines_of(process: Child, count: int, timeout: float = 60) -> list[str]:
     return found
 
 
-def _end(process: Child) -> None:
+def _end(process: Started) -> None:
     if process.poll() is None:
         process.terminate()
     try:

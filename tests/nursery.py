@@ -42,6 +42,9 @@ WARM: Final = (
 ).split()
 """What a worker or a command imports, sooner or later."""
 
+AT_START: Final = ("CDC_PURE_PYTHON", "PYTHONIOENCODING", "PYTHONPROFILEIMPORTTIME")
+"""Variables that are read when a Python starts, or imports: too late for one that is forked."""
+
 
 class Forked:
     """A process, as `subprocess.Popen` would have it. `stdin` is a pipe."""
@@ -125,13 +128,14 @@ class Nursery:
     """The process that forks, seen from the tests."""
 
     def __init__(self) -> None:
+        self._environment = {**os.environ}
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-X", "faulthandler", "-m", "tests.nursery", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONWARNINGS": "error"},
+                env=self._environment | {"PYTHONWARNINGS": "error"},
                 cwd=Path(__file__).parent.parent,
             )
         # By numbers of our own: the system gives a process's number again after some 30,000 others.
@@ -152,6 +156,9 @@ class Nursery:
         error: IO[bytes],
     ) -> Child:
         """`python -m module arguments`, there."""
+        for name in AT_START:
+            ours = self._environment.get(name)
+            assert environment.get(name, ours) == ours, f"{name} asks for a Python of its own"
         read, write = os.pipe()
         asked = {
             "module": module,

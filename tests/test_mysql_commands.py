@@ -11,12 +11,11 @@ from typing import Any, Final
 
 import pytest
 
-from tests.command import CUSTOMER, Command, cdc, lines_of
+from tests.command import CUSTOMER, Command, Started, cdc, lines_of
 from tests.databases import wait_until
 from tests.mysql_databases import MysqlDatabase
 from tests.mysql_fixtures import MakeMysql
 from tests.mysql_servers import LocalMysql
-from tests.nursery import Child
 from tests.proxy import Proxy
 from tests.test_cli_syncs import STATUS_KEYS
 from tests.test_tail import lines
@@ -52,7 +51,7 @@ def shown(cdc: Command, code: int = 0, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def started(cdc: Command, source: MysqlDatabase) -> Child:
+def started(cdc: Command, source: MysqlDatabase) -> Started:
     """A tail from now on, once it reads the log. A server notices late that another reader has gone."""
     dumps = "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
     already = source.rows(dumps)

@@ -159,7 +159,7 @@ def test_a_sync_with_and_without_the_parts_in_c(
         cdc.environment["CDC_PURE_PYTHON"] = "1"
     source_db.execute(SCHEMA)
     cdc.configure(source_db.url, target_db.url, sync={"tables": ["customers"]})
-    cdc.start("run")
+    cdc.start("run", fresh=True)
     cdc.wait_for(state="streaming")
     source_db.execute("INSERT INTO customers SELECT g, NULL FROM generate_series(101, 500) g")
     source_db.execute("UPDATE customers SET name = 'é\\' || id WHERE id > 50")
