@@ -92,7 +92,7 @@ def shapes(draw: st.DrawFn) -> TableMap:
 TYPES_OF_STRINGS = st.sampled_from([None, "uuid", "inet4", "inet6", "binary(10)"])
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=400)
 @given(shapes(), TYPES_OF_STRINGS, st.binary(max_size=200), st.booleans(), st.booleans())
 def test_any_rows(
     shape: TableMap, declared: str | None, data: bytes, extra: bool, keys: bool
@@ -136,10 +136,12 @@ def readings(reader: RowsReader) -> list[Callable[[bytes], Sequence[object]]]:
 def survives(read: Callable[[bytes], Sequence[object]], body: bytes) -> None:
     """The row's bytes are in nothing that is printed with the error."""
     error = None
+    begun = time.thread_time()
     try:
         read(body)
     except ProtocolError as e:
         error = e
+    assert time.thread_time() - begun < 2
     if error is not None:
         assert error.__suppress_context__
         assert str(error).startswith("table ")
@@ -166,7 +168,7 @@ def events(any_mysql_source: MysqlDatabase) -> list[Event]:
 def test_damaged_events(events: list[Event]) -> None:
     """Real events with a byte changed, or cut short, or with more behind them."""
     seeded = random.Random(11)
-    begun = time.monotonic()
+    begun = time.thread_time()
     shape = next(table_map.parse(e.body) for e in events if e.kind == TABLE_MAP)
     reader = compile_rows(shape, [None] * len(shape.columns))
     for kind, body, _ in events:
@@ -189,7 +191,7 @@ def test_damaged_events(events: list[Event]) -> None:
                 compile_rows(other, [None] * len(other.columns))
             except ProtocolError:
                 continue
-    assert time.monotonic() - begun < 60
+    assert time.thread_time() - begun < 60
 
 
 def damaged(body: bytes, seeded: random.Random) -> bytes:

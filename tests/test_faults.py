@@ -169,14 +169,18 @@ def test_an_idle_sync_lets_its_source_stop(
     source.execute("INSERT INTO others SELECT body FROM others, generate_series(1, 3000)")
     head = source.value("SELECT pg_current_wal_flush_lsn()")
     follows = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots"
-    wait_until(lambda: source.value(follows, [head]), 20, "the slot follows the log")
-    live = told(sync)
-    assert live.state == "streaming"
-    assert live.lag_seconds == 0.0
+    wait_until(lambda: source.value(follows, [head]), message="the slot follows the log")
+
+    def has_no_lag() -> bool:
+        live = told(sync)
+        return live.state == "streaming" and live.lag_seconds == 0.0
+
+    sync.waits_for(has_no_lag, "it streams, and has no lag")
     source.execute("INSERT INTO others VALUES ('y')")
     begun = time.monotonic()
     server.stop("fast")
-    assert time.monotonic() - begun < 3
+    # A client that is not asked confirms every 10 seconds (wal_receiver_status_interval).
+    assert time.monotonic() - begun < 8
 
 
 def test_the_target_is_restarted(

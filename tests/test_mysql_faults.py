@@ -333,7 +333,7 @@ def test_an_idle_sync_follows_the_log(
     mariadb_source.execute(f"INSERT INTO others SELECT n, REPEAT('x', 1000) FROM {numbers(3000)}")
     mariadb_source.execute("FLUSH BINARY LOGS")
     last = mariadb_source.rows("SHOW BINARY LOGS")[-1][0]
-    wait_until(lambda: last in checkpoint_of(sync), 20, "the checkpoint follows the log")
+    wait_until(lambda: last in checkpoint_of(sync), message="the checkpoint follows the log")
 
     def has_no_lag() -> bool:
         live = told(sync)

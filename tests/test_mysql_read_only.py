@@ -48,9 +48,8 @@ class Sync:
     def meets(self, error: str, hint: str) -> None:
         """The status says so, and goes on saying so."""
 
-        self._cdc.wait_for_error(re.escape(error))
-        assert self._cdc.status()["hint"] == hint
-        assert self._cdc.run("status").returncode == 1
+        assert self._cdc.wait_for_error(re.escape(error))["hint"] == hint
+        wait_until(lambda: self._cdc.run("status").returncode == 1, message="it goes on saying so")
 
     def remedy(self, finding: str) -> str:
         """What `check` says of it."""

@@ -55,8 +55,19 @@ def one(config: Config) -> SyncStatus:
 
 
 def wait_for(config: Config, state: str) -> SyncStatus:
-    wait_until(lambda: one(config).state == state, message=f"the sync is {state}")
-    return one(config)
+    return seen(config, lambda status: status.state == state, f"the sync is {state}")
+
+
+def seen(config: Config, wanted: Callable[[SyncStatus], bool], message: str) -> SyncStatus:
+    """The status at which it was as wanted: the next look may have another."""
+
+    def look() -> SyncStatus | None:
+        status = one(config)
+        return status if wanted(status) else None
+
+    found = wait_until(look, message=message)
+    assert found is not None
+    return found
 
 
 def test_a_sync_that_never_ran_is_new(config: Config) -> None:
@@ -95,9 +106,11 @@ def test_a_sync_tells_its_way(config: Config, source_db: Database, start: Start)
     """Streaming with no lag while it runs and is idle; stopped, then behind, when it does not."""
     daemon = start()
     wait_for(config, "streaming")
-    wait_until(lambda: one(config).lag_bytes == 0, message="an idle source has no lag")
-    status = one(config)
-    assert status.lag_seconds == 0.0
+    status = seen(
+        config,
+        lambda status: (status.lag_bytes, status.lag_seconds) == (0, 0.0),
+        "an idle source has no lag",
+    )
     assert (status.snapshot.state, status.snapshot.tables_done, status.snapshot.rows) == (
         "done",
         1,
@@ -177,7 +190,7 @@ def test_no_real_worker_outlives_a_killed_daemon(config: Config, start: Start) -
     [worker] = daemon.workers()
     daemon.signal(signal.SIGKILL)
     daemon.wait()
-    worker.wait(timeout=5)
+    worker.wait(timeout=30)
     assert one(config).state == "stopped"
 
 
@@ -213,7 +226,7 @@ def test_a_database_that_does_not_answer_does_not_hold_up_the_rest(
         config.path.write_text(text + text[text.index("[sync.lite]") :].replace(".lite]", ".two]"))
         begun = time.monotonic()
         statuses = collect(load(config.path))
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 5
     assert [s.name for s in statuses] == ["lite", "two"]
     assert {s.error for s in statuses} == {"crm: no answer within 1 seconds"}
 
