@@ -197,11 +197,13 @@ class Snapshot:
         self.tables.update(self._applier.state.tables())
         self._wait({t.table for t in self.tables.values() if t.copy is Copy.PENDING})
 
-    def _wait(self, tables: Iterable[str]) -> None:
+    def _wait(self, tables: set[str]) -> None:
         """Has these tables planned only when the stream has come to where the source's log ends now. Not
         written down: the next session would wait for an end that lies further on."""
         if tables:
-            self._gates |= dict.fromkeys(tables, self._source.committed_head())
+            end = self._source.committed_head()
+            self._gates |= dict.fromkeys(tables, end)
+            event(log, "copy-waits", tables=len(tables), until=end)
 
     def settles(self, through: Position) -> list[TableState]:
         """The tables that the stream has made exact."""

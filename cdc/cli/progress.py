@@ -38,6 +38,12 @@ def progress() -> Iterator[Shown]:
         yield bars
 
 
+NOT_YET: Final = (
+    "waits for the source's transactions, and until the stream is past its log of before"
+)
+"""A table that nothing is planned for yet: see `cdc.snapshot`."""
+
+
 class Doing(NamedTuple):
     """What a copy is at: how much of about how much is done."""
 
@@ -96,6 +102,8 @@ def line(live: Live, rate: float | None) -> str:
     at = live.snapshot
     if live.error:
         return f"{live.name}: {live.state}: {live.error}"
+    if at.state == "pending":
+        return f"{live.name}: {NOT_YET}"
     if at.state == "redo":
         return f"{live.name}: {at.rows:,} rows copied, waiting for the log to pass them"
     done, total, what = Doing.at(at)
@@ -158,6 +166,8 @@ class Bars:
             done, total, what = Doing.at(at)
             words = f"{done:,} {what}" + (f", {rate:,.0f} a second" if rate else "")
             words += f", {at.tables_done}/{at.tables} tables" if at.tables else ""
+            if at.state == "pending":
+                words = NOT_YET
             bar = self._bars[live.name]
             self._progress.update(
                 bar, completed=done, total=total or None, words=live.error or words
