@@ -192,10 +192,11 @@ class Snapshot:
             state.copy = Copy.REDO
 
     def reload(self) -> None:
-        """Takes over what has been planned in the state."""
+        """Takes over what has been asked for or planned in the state."""
+        before = {t.table for t in self.tables.values() if t.copy is Copy.COPYING}
         self.tables.clear()
         self.tables.update(self._applier.state.tables())
-        self._wait({t.table for t in self.tables.values() if t.copy is Copy.PENDING})
+        self._wait({t.table for t in self.tables.values() if self._is_left(t)} - before)
 
     def _wait(self, tables: set[str]) -> None:
         """Has these tables planned only when the stream has come to where the source's log ends now. Not
@@ -292,7 +293,8 @@ class Snapshot:
         lanes = Lanes(
             self._source, self._applier, self._relations, self.tables, copying, self._beat, stop
         )
-        late = lanes.copy(self._applier.state.chunks(), LANES)
+        chunks = [c for c in self._applier.state.chunks() if c.table not in self._gates]
+        late = lanes.copy(chunks, LANES)
         while late and not stop():
             again = lanes.copy(list(late), 1)
             if len(again) == len(late):

@@ -219,9 +219,12 @@ def test_a_backlog_of_before_an_alter_does_not_come_back(sync: Sync) -> None:
 
 
 @from_each_source
-def test_a_backlog_of_before_a_request_does_not_come_back(sync: Sync) -> None:
+@pytest.mark.parametrize("customer", [None, "1"], ids=["of the table", "of a customer"])
+def test_a_backlog_of_before_a_request_does_not_come_back(sync: Sync, customer: str | None) -> None:
     """Who has changed rows behind the log's back asks for a copy, while a sync has not read what the log
     has of them from before."""
+    with sync.config.open("a") as config:
+        config.write('[customer]\ntable = "t"\n')
     run(
         connection(sync),
         "UPDATE t SET a = 'uno' WHERE id = 1",
@@ -230,9 +233,9 @@ def test_a_backlog_of_before_a_request_does_not_come_back(sync: Sync) -> None:
         "SET SESSION sql_log_bin = 1",
     )
     with state_of(sync.target, sync.name) as state:
-        state.request(f"{sync.source.name}.t", None)
+        state.request(None if customer else f"{sync.source.name}.t", customer)
     sync.finish()
-    assert sync.log_count(f"table-planned table={sync.source.name}.t ") == 2
+    assert sync.log_count("copy-requested") == sync.log_count("copy-waits") == 1
     sync.assert_equal("t")
 
 
