@@ -118,18 +118,15 @@ class Command:
             )
 
     def _forked(self, *arguments: str) -> Child:
-        read, write = os.pipe()
-        with os.fdopen(write, "wb") as out, self._said(arguments[0]).open("ab") as error:
+        with self._said(arguments[0]).open("ab") as error:
             process = nursery().fork(
                 "cdc",
                 arguments,
                 environment=self.environment,
                 folder=self.directory,
-                out=out,
                 error=error,
             )
         process.stdin.close()
-        process.stdout = os.fdopen(read)
         return process
 
     def said(self, command: str) -> str:

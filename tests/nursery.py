@@ -30,7 +30,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn, Self
 
 from appliers import faults
 from cdc import supervised
@@ -76,6 +76,16 @@ class Child(Forked):
         self.stdin = stdin
         self._nursery = nursery
         self._number = number
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """As Popen does it."""
+        self.stdin.close()
+        if self.stdout is not None:
+            self.stdout.close()
+        self.wait()
 
     def poll(self) -> int | None:
         return self._nursery.code(self._number, 0.0)
@@ -152,13 +162,21 @@ class Nursery:
         *,
         environment: Mapping[str, str],
         folder: Path,
-        out: IO[bytes],
+        out: IO[bytes] | None = None,
         error: IO[bytes],
     ) -> Child:
-        """`python -m module arguments`, there."""
+        """`python -m module arguments`, there. Without `out`, what it prints comes by the child's `stdout`."""
+        if out is None:
+            ours, its = os.pipe()
+            with os.fdopen(its, "wb") as end:
+                child = self.fork(
+                    module, arguments, environment=environment, folder=folder, out=end, error=error
+                )
+            child.stdout = os.fdopen(ours)
+            return child
         for name in AT_START:
-            ours = self._environment.get(name)
-            assert environment.get(name, ours) == ours, f"{name} asks for a Python of its own"
+            known = self._environment.get(name)
+            assert environment.get(name, known) == known, f"{name} asks for a Python of its own"
         read, write = os.pipe()
         asked = {
             "module": module,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -18,17 +17,20 @@ from appliers.images import Format
 from appliers.state import now
 from tests.applier_bed import COLUMNS, SYNC, TABLE, A, B, Bed, C, Item, by_id, commit, position
 from tests.databases import wait_until
+from tests.nursery import Child, nursery
 
 pytest_plugins = ["tests.applier_fixtures"]
 
 
-def run(what: str, bed: Bed, fault: str = "") -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.applier_process", what, bed.target.url],
-        env=os.environ | {"CDC_FAULT": fault},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def run(what: str, bed: Bed, fault: str = "") -> Child:
+    with os.fdopen(os.dup(2), "wb") as error:
+        return nursery().fork(
+            "tests.applier_process",
+            [what, bed.target.url],
+            environment=os.environ | {"CDC_FAULT": fault},
+            folder=Path.cwd(),
+            error=error,
+        )
 
 
 def checkpoint_of(bed: Bed, sync: str = SYNC) -> Checkpoint:
