@@ -41,7 +41,7 @@ class Workload:
         *,
         writers: int = 3,
         slow: int = 1,
-        pace: float = 0.015,
+        pace: float = 0.03,
     ) -> None:
         self._stop = threading.Event()
         self._writers = [

@@ -8,7 +8,7 @@ import pytest
 
 from tests.killing import STREAMING, Killing
 from tests.mysql_crm import TABLES, fill, large_transaction
-from tests.mysql_pairs import Pair
+from tests.mysql_pairs import Pair, some_pairs
 from tests.mysql_workload import Workload
 from tests.syncs import MakeSync, Sync
 from tests.targets import written_twice
@@ -41,6 +41,7 @@ def survive(pair: Pair, sync: Sync, seed: int, *, rounds: int, large: int) -> in
     return killing.kills
 
 
+@some_pairs("mariadb-postgres", "mysql-mysql")
 def test_killed_at_every_point(pair: Pair, make_sync: MakeSync, seed: int) -> None:
     """Exactly once, under SIGKILL at every named point and at random moments, in copy and stream."""
     sync = make_sync(pair.source, pair.target, TABLES)

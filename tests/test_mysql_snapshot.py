@@ -7,7 +7,7 @@ from typing import Final
 from cdc.sources.mysql.copying import FEWEST_ROWS
 from tests.killing import chunks_left
 from tests.mysql_crm import numbers
-from tests.mysql_pairs import Pair, from_each_source
+from tests.mysql_pairs import Pair, from_each_source, some_pairs
 from tests.syncs import MakeSync
 from tests.targets import tables_of
 
@@ -28,6 +28,7 @@ def make_wide(pair: Pair) -> None:
     pair.source.execute("ANALYZE TABLE wide")
 
 
+@some_pairs("mariadb-mariadb", "mysql-mysql")
 def test_a_killed_copy_goes_on_where_it_was(pair: Pair, make_sync: MakeSync) -> None:
     """Scenario 19: the chunks that are left never grow, and each row is written once, however often the
     copy is killed."""

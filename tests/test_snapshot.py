@@ -98,7 +98,7 @@ def test_a_copy_of_tables_that_are_written(
         sync.running.dies_at_fault()
         # What is committed now is copied as it is in the end, and then redone from the beginning.
         workload.truncate_too()
-        enough = workload.commits + 400
+        enough = workload.commits + 200
         wait_until(lambda: workload.commits > enough, message="the source has moved on")
         sync.start()
         sync.wait_copied()

@@ -30,7 +30,7 @@ class Workload:
     """Runs writers until `stop`, or the end of the `with`, which raises what a writer has met."""
 
     def __init__(
-        self, url: str, seed: int, *, writers: int = 2, slow: int = 1, pace: float = 0.004
+        self, url: str, seed: int, *, writers: int = 2, slow: int = 1, pace: float = 0.012
     ) -> None:
         self._stop = threading.Event()
         self._writers = [
