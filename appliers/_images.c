@@ -340,11 +340,14 @@ Columns_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
+    /* Once each: `rows` makes room for what an image has. */
+    char seen[MOST] = {0};
     for (int i = 0; i < self->wanted_count; i++) {
         long column = PyLong_AsLong(PyTuple_GET_ITEM(wanted, i));
-        if (column < 0 || column >= columns) {
+        if (column < 0 || column >= columns || seen[column]++) {
             if (!PyErr_Occurred())
-                PyErr_Format(PyExc_ValueError, "there is no column %ld of %d", column, columns);
+                PyErr_Format(PyExc_ValueError, "column %ld of %d is not there, or wanted twice", column,
+                             columns);
             Py_DECREF(self);
             return NULL;
         }

@@ -143,7 +143,7 @@ class Session:
             self._source, self._applier, self._relations, self._tracker.beat, self._holdoff
         )
         if not self._fresh:
-            self._snapshot.resume()
+            self._snapshot.resume(failed=control.error is not None or self._joins)
         self._written = self._through = self._source.position(state.position or "")
         self._committed_at = checkpoint.committed_at if checkpoint else 0
         self._tracker.begin(self._snapshot.tables, checkpoint)
@@ -347,7 +347,7 @@ class Session:
             return self._applier.apply(batch, reread)
         except OrderError as e:
             if batch.redo or rereads:
-                raise UnsettledError(e, copying=self._snapshot.unfinished) from e
+                raise UnsettledError(e, copying=self._snapshot.goes_on) from e
             raise
 
     def _prepare(self, relation: Relation) -> None:

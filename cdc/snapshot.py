@@ -112,20 +112,25 @@ class Snapshot:
         self.tables: dict[str, TableState] = applier.state.tables()
         self._gates: dict[str, Position] = {}
         """Tables that are not to be planned before the stream has come here."""
+        self._waits = True
         self._settling = {t.table for t in self.tables.values() if t.copy is Copy.REDO}
         """Under redo because they were copied, not because a row was read again."""
 
-    def resume(self) -> None:
+    def resume(self, *, failed: bool) -> None:
         """Goes on behind a checkpoint. Has tables copied again of which the log may not have told everything
-        since they were planned."""
+        since they were planned. `failed`: what has stopped the stream may be what a copy mends that somebody
+        has asked for, so that this one does not wait for the stream."""
+        self._waits = not failed
         planned = {
             t.table: t.fingerprint for t in self.tables.values() if t.copy is not Copy.PENDING
         }
-        for table in self._source.outdated(planned):
+        outdated = self._source.outdated(planned)
+        for table in outdated:
             event(log, "table-outdated", logging.WARNING, table=table)
             with self._applier.state.transaction():
                 self._applier.state.put_table(TableState(table, sweep=True))
         self.reload()
+        self._wait(outdated)
 
     @property
     def redo(self) -> frozenset[str]:
@@ -133,9 +138,9 @@ class Snapshot:
         return frozenset(t.table for t in self.tables.values() if t.copy is not Copy.DONE)
 
     @property
-    def unfinished(self) -> bool:
-        """Whether chunks are left to copy or to plan."""
-        return any(map(self._is_left, self.tables.values()))
+    def goes_on(self) -> bool:
+        """Whether chunks are left to copy or to plan that do not wait for the stream."""
+        return any(self._is_left(t) and t.table not in self._gates for t in self.tables.values())
 
     def _is_left(self, state: TableState) -> bool:
         return state.copy in (Copy.PENDING, Copy.COPYING)
@@ -159,7 +164,7 @@ class Snapshot:
         planned, and none has just failed."""
         self._gates = {t: p for t, p in self._gates.items() if not through.covers(p)}
         return (
-            any(self._is_left(t) and t.table not in self._gates for t in self.tables.values())
+            self.goes_on
             and not self._holdoff.holds
             and (self._rounds_end is None or through.covers(self._rounds_end))
         )
@@ -196,12 +201,13 @@ class Snapshot:
         before = {t.table for t in self.tables.values() if t.copy is Copy.COPYING}
         self.tables.clear()
         self.tables.update(self._applier.state.tables())
-        self._wait({t.table for t in self.tables.values() if self._is_left(t)} - before)
+        if self._waits:
+            self._wait({t.table for t in self.tables.values() if self._is_left(t)} - before)
 
-    def _wait(self, tables: set[str]) -> None:
+    def _wait(self, tables: set[str] | frozenset[str]) -> None:
         """Has these tables planned only when the stream has come to where the source's log ends now. Not
         written down: the next session would wait for an end that lies further on."""
-        if tables:
+        if tables - self._gates.keys():
             end = self._source.committed_head()
             self._gates |= dict.fromkeys(tables, end)
             event(log, "copy-waits", tables=len(tables), until=end)

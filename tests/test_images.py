@@ -31,7 +31,7 @@ from appliers.images import (
 )
 from appliers.lines import split
 from tests.databases import Database
-from tests.implementations import in_both
+from tests.implementations import compiled, in_both
 
 # What text escapes, what binary lengths look like, and the kinds that pgoutput puts before values.
 PIECES = st.sampled_from(
@@ -282,3 +282,11 @@ def _read(reader: object, image: bytes) -> object:
         return reader(image)  # type: ignore[operator]
     except ImageError:
         return None
+
+
+@pytest.mark.parametrize("wanted", [(0, 0), (2, 1, 2), (3,), (-1,)])
+def test_columns_are_wanted_once(wanted: tuple[int, ...]) -> None:
+    """What is made of them has room for what an image holds, once."""
+    columns = compiled("appliers._images", "Columns")
+    with pytest.raises(ValueError, match="is not there, or wanted twice"):
+        columns(3, wanted, UNCHANGED, ImageError)

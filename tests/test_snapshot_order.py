@@ -9,7 +9,7 @@ import pytest
 from tests.databases import Database
 from tests.mysql_databases import MysqlDatabase
 from tests.syncs import MakeSync, Sync, told
-from tests.targets import MysqlTarget, PostgresTarget, Target, tables_of
+from tests.targets import MysqlTarget, PostgresTarget, Target, state_of, tables_of
 
 SCHEMA = """
 CREATE TABLE zones (id int PRIMARY KEY, body text);
@@ -180,3 +180,23 @@ def test_a_copy_is_exact_when_its_references_hold(
     sync.wait_copied()
     sync.waits_for(lambda: told(sync).error is None, "it is over")
     sync.assert_equal()
+
+
+def test_a_copy_mends_what_has_stopped_the_stream(
+    source_db: Database, target_db: Database, make_sync: MakeSync
+) -> None:
+    """A row that the target has lost holds up the rows that refer to it: the copy of its table, which
+    otherwise waits until the stream is past the log of before, does not wait then."""
+    source_db.execute(SCHEMA)
+    source_db.execute("INSERT INTO zones VALUES (1, 'one'), (2, 'two')")
+    target_db.execute(SCHEMA)
+    sync = make_sync(source_db, PostgresTarget(target_db), ["customers", "zones"])
+    sync.finish()
+    target_db.execute("DELETE FROM zones WHERE id = 2")
+    source_db.execute("INSERT INTO customers VALUES (7, 2, NULL, 'of zone two')")
+    assert sync.start().wait() == 1, sync.log_tail()
+    assert "customers_zone_fkey" in sync.log_tail()
+    with state_of(sync.target, sync.name) as state:
+        state.request("public.zones", None)
+    sync.finish()
+    sync.assert_equal("customers", "zones")
