@@ -236,7 +236,10 @@ def test_a_key_of_its_time(any_mysql_source: MysqlDatabase) -> None:
     with opened(database, "t") as source:
         start = source.start(())
         database.execute("INSERT INTO t VALUES (1, 2)")
+        # Behind the log's back: as a statement in it, it would have the table copied again.
+        database.execute("SET SESSION sql_log_bin = 0")
         database.execute("ALTER TABLE t DROP PRIMARY KEY, ADD PRIMARY KEY (other)")
+        database.execute("SET SESSION sql_log_bin = 1")
         database.execute("INSERT INTO t VALUES (3, 4)")
         source.catalog(["t"])
         with streaming(source, source.position(str(start.position))) as stream:
