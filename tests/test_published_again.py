@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from appliers.checkpoint import Copy, TableState
 from tests.databases import Database, wait_until
 from tests.syncs import MakeSync, Sync
 from tests.targets import PostgresTarget, Target, differences, state_of
@@ -160,6 +161,19 @@ def test_a_backlog_of_before_a_table_left_the_sync_does_not_come_back(
     source_db.execute("UPDATE t SET body = 'while it was out' WHERE id = 3")
     source_db.execute("DELETE FROM t WHERE id = 45")
     sync.finish()
+    sync.assert_equal("t")
+
+
+def test_a_plan_that_nobody_can_read(
+    source_db: Database, one_target: Target, make_sync: MakeSync
+) -> None:
+    """As an earlier version has left it: nothing is known of the table, so that it is copied again, once."""
+    sync = copied(source_db, one_target, make_sync)
+    with state_of(one_target, sync.name) as state:
+        state.put_table(TableState("public.t", Copy.DONE, fingerprint="16384:16384"))
+    for _ in range(2):
+        sync.finish()
+    assert sync.log_count("table-outdated table=public.t") == 1
     sync.assert_equal("t")
 
 

@@ -68,13 +68,13 @@ def fingerprint(table: Published | None, files: Mapping[int, int]) -> str:
 
 def is_stale(planned: str, now: str) -> bool:
     """Whether chunks of the plan are none of what is there now."""
-    then, there = json.loads(planned), json.loads(now)
+    then, there = _read(planned), _read(now)
     return bool((then["entry"], then["files"]) != (there["entry"], there["files"]))
 
 
 def is_outdated(db: Connection, planned: str, now: Published) -> bool:
     """Whether the table's rows may have become others since, and the log has not told."""
-    then = json.loads(planned)
+    then = _read(planned)
     was = Published(then["entry"], {n: Column(*c) for n, c in then["columns"].items()})
     return have_changed(was, now, lambda: _is_rewritten(db, then["files"]))
 
@@ -98,6 +98,15 @@ def have_changed(
         else:
             retyped |= (old.type, old.modifier) != (column.type, column.modifier)
     return retyped and (rewritten is None or rewritten())
+
+
+def _read(planned: str) -> dict[str, Any]:
+    """What is none of ours (of another version's plan) is of another table."""
+    try:
+        found: dict[str, Any] = json.loads(planned)
+    except ValueError:
+        return {"entry": None, "columns": {}, "files": {}}
+    return found
 
 
 def _is_rewritten(db: Connection, files: Mapping[str, int]) -> bool:
