@@ -15,9 +15,9 @@ BATCH_BYTES: Final = 8 << 20
 HELD_BYTES: Final = 24 << 20
 """What may wait here: with a batch in the applier's hands it keeps a sync far below 200 MB."""
 
-WORTH_ROWS: Final = 4_000
+WORTH_ROWS: Final = 2_000
 WORTH_BYTES: Final = 2 << 20
-"""What is held back for in a backlog. A batch costs about 5 ms whatever is in it; to wait for a full
+"""What is held back for in a backlog. A batch costs about 2 ms whatever is in it; to wait for a full
 one would leave the applier idle while the first is read: 20,000 rows take the reader 0.2 s."""
 
 FIRST_ROWS: Final = 500
