@@ -16,7 +16,7 @@ from tests.targets import Target
 ROWS: Final = 50_000
 """Three pieces of up to 20,000."""
 
-SLOW: Final = 0.01
+SLOW: Final = 0.03
 """Seconds that each piece of data from the source takes: a transaction comes in some seconds."""
 
 
