@@ -16,13 +16,14 @@ HELD_BYTES: Final = 24 << 20
 """What may wait here: with a batch in the applier's hands it keeps a sync far below 200 MB."""
 
 WORTH_ROWS: Final = 2_000
-WORTH_BYTES: Final = 2 << 20
+WORTH_BYTES: Final = 1 << 19
 """What is held back for in a backlog. A batch costs about 2 ms whatever is in it; to wait for a full
-one would leave the applier idle while the first is read: 20,000 rows take the reader 0.2 s."""
+one would leave the applier idle while the first is read: 20,000 rows take the reader 0.2 s. As many
+bytes as one read of a PostgreSQL source gives: it would be idle for two of them else."""
 
-FIRST_ROWS: Final = 500
-"""The same for the first batch of a backlog, twice as much for the second, and so on: an idle applier
-is not to wait."""
+FIRST_SHARE: Final = 0.25
+"""How much of that is worth it as the first batch of a backlog; twice as much as the second, and so on: an
+idle applier is not to wait."""
 
 FILL: Final = 0.5
 PAUSE: Final = 0.03
@@ -61,7 +62,7 @@ class Mailbox:
         self._asked = False
         self._since = self._latest = 0.0
         self._behind = False
-        self._worth = FIRST_ROWS
+        self._share = FIRST_SHARE
         self._error: BaseException | None = None
         self._closed = False
         self._handed: Piece | None = None
@@ -95,7 +96,7 @@ class Mailbox:
             # Behind, a source says where it is only when it has sent everything.
             self._behind = behind and not isinstance(events[-1], Progress)
             if not behind:
-                self._worth = FIRST_ROWS
+                self._share = FIRST_SHARE
             self._lock.notify_all()
         return True
 
@@ -138,8 +139,8 @@ class Mailbox:
         if self._pieces:
             return (
                 not self._behind
-                or self._rows >= self._worth
-                or self._bytes >= WORTH_BYTES
+                or self._rows >= self._share * WORTH_ROWS
+                or self._bytes >= self._share * WORTH_BYTES
                 or time.monotonic() >= self._held_until()
                 or self._error is not None
             )
@@ -151,7 +152,7 @@ class Mailbox:
     def _parcel(self) -> Parcel:
         piece = self._gathered() if self._pieces else None
         if self._behind:
-            self._worth = min(2 * self._worth, WORTH_ROWS)
+            self._share = min(2 * self._share, 1.0)
         if piece and self._pieces:
             position = piece.position
             self._since = time.monotonic()

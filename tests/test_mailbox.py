@@ -13,7 +13,15 @@ from appliers.errors import TransientError
 from appliers.images import Format
 from appliers.relation import Relation
 from cdc import mailbox
-from cdc.mailbox import BATCH_ROWS, FIRST_ROWS, HELD_BYTES, WORTH_ROWS, Mailbox, Parcel
+from cdc.mailbox import (
+    BATCH_ROWS,
+    FIRST_SHARE,
+    HELD_BYTES,
+    WORTH_BYTES,
+    WORTH_ROWS,
+    Mailbox,
+    Parcel,
+)
 from cdc.sources.postgres.lsn import Lsn
 from cdc.sources.source import Piece, Progress
 
@@ -81,18 +89,23 @@ def test_a_backlog_is_gathered_until_a_batch_is_worth_it(patient: None) -> None:
     assert rest.position == Lsn(24)
 
 
-def test_an_idle_applier_does_not_wait_for_a_large_batch(patient: None) -> None:
+@pytest.mark.parametrize("measure", [(WORTH_ROWS, 0), (0, WORTH_BYTES)])
+def test_an_idle_applier_does_not_wait_for_a_large_batch(
+    patient: None, measure: tuple[int, int]
+) -> None:
     """A backlog's first batch is small, the next twice as large; what is not behind begins again."""
+    rows, size = measure
+    first = {"rows": max(1, int(FIRST_SHARE * rows)), "size": int(FIRST_SHARE * size)}
     box = Mailbox()
-    put(box, piece(10, rows=FIRST_ROWS), behind=True)
+    put(box, piece(10, **first), behind=True)
     assert box.take(60.0) is not None
-    put(box, piece(11, rows=FIRST_ROWS), behind=True)
+    put(box, piece(11, **first), behind=True)
     assert box.take(0.01) is None
-    put(box, piece(12, rows=FIRST_ROWS), behind=True)
+    put(box, piece(12, **first), behind=True)
     assert box.take(60.0) is not None
     put(box, piece(13))
     assert box.take(60.0) is not None
-    put(box, piece(14, rows=FIRST_ROWS), behind=True)
+    put(box, piece(14, **first), behind=True)
     assert box.take(60.0) is not None
 
 

@@ -699,16 +699,26 @@ def test_a_table_without_any_key_stops_the_sync(
 
 
 def test_a_backlog_is_seen_as_one(source_db: Database, make_capture: MakeCapture) -> None:
-    """`behind` says that the last transaction was committed long ago, and ends with the backlog."""
-    source_db.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    """`behind` says that the last transaction was committed long ago and more is coming. It ends with
+    the backlog, and not with the next transaction: what came last is not to be held back for more."""
+    source_db.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
     capture = make_capture(source_db)
     capture.start("t")
-    source_db.execute("INSERT INTO t VALUES (1)")
+    for first, last in ((1, 1000), (1001, 1100)):
+        source_db.execute(
+            f"INSERT INTO t SELECT g, repeat('v', 200) FROM generate_series({first}, {last}) g"
+        )
+    end = capture.source.committed_head()
     time.sleep(0.7)
     stream = capture.stream()
-    events_until(stream, capture.source.committed_head())
-    assert stream.behind
-    source_db.execute("INSERT INTO t VALUES (2)")
+    seen, position = [], None
+    while position is None or not position.covers(end):
+        for event in stream.read(0.5):
+            position = event.position
+        seen.append(stream.behind)
+    assert seen[0]
+    assert not seen[-1]
+    source_db.execute("INSERT INTO t VALUES (0)")
     events_until(stream, capture.source.committed_head())
     assert not stream.behind
 
