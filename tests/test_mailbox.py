@@ -95,17 +95,17 @@ def test_an_idle_applier_does_not_wait_for_a_large_batch(
 ) -> None:
     """A backlog's first batch is small, the next twice as large; what is not behind begins again."""
     rows, size = measure
-    first = {"rows": max(1, int(FIRST_SHARE * rows)), "size": int(FIRST_SHARE * size)}
+    rows, size = max(1, int(FIRST_SHARE * rows)), int(FIRST_SHARE * size)
     box = Mailbox()
-    put(box, piece(10, **first), behind=True)
+    put(box, piece(10, rows=rows, size=size), behind=True)
     assert box.take(60.0) is not None
-    put(box, piece(11, **first), behind=True)
+    put(box, piece(11, rows=rows, size=size), behind=True)
     assert box.take(0.01) is None
-    put(box, piece(12, **first), behind=True)
+    put(box, piece(12, rows=rows, size=size), behind=True)
     assert box.take(60.0) is not None
     put(box, piece(13))
     assert box.take(60.0) is not None
-    put(box, piece(14, **first), behind=True)
+    put(box, piece(14, rows=rows, size=size), behind=True)
     assert box.take(60.0) is not None
 
 

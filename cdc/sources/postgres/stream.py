@@ -57,6 +57,12 @@ message or two, again and again, as fast as the walsender sends them. Measured o
 transactions: the reader takes 0.9 µs of CPU a row where it took 1.5 to 2.1, the whole way 134,500 rows
 a second where it was 124,900 (medians of 9, in turns)."""
 
+DOUBLINGS: Final = 3
+"""How often libpq's 16 kB are doubled, once, in a backlog: libpq makes room where it is asked to read on
+before anything was taken (fe-misc.c, pqReadData), and keeps it. Each turn of ours is for 128 kB then.
+Measured on 100,000 one-row transactions: the reader takes 0.75 µs of CPU a row where it took 1.15, the
+whole way 133,800 rows a second where it was 121,800 (medians of 6, in turns)."""
+
 STATUS_EVERY: Final = WAL_SENDER_TIMEOUT / 6
 """Seconds between status messages when nothing else makes us speak."""
 
@@ -111,6 +117,7 @@ class PostgresStream:
         self._most = FIRST_BYTES
         self._said = start
         self._lulls = 0
+        self._doublings = DOUBLINGS
 
     def read(self, timeout: float) -> list[Piece | Progress]:
         until = time.monotonic() + timeout
@@ -159,9 +166,13 @@ class PostgresStream:
         return took > 0 or self._wait(0.0 if self._out else until - time.monotonic())
 
     def _rest(self) -> None:
+        """A long one only once a read may take what gathers meanwhile."""
         time.sleep(LOOK)
         if self._most == READ_BYTES and self._poll.poll(0):
             time.sleep(REST - LOOK)
+            for _ in range(self._doublings):
+                self._conn.consume_input()
+            self._doublings = 0
 
     def keepalive(self) -> None:
         now = time.monotonic()
