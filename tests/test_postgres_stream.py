@@ -756,12 +756,11 @@ def test_a_tail_reads_beside_the_sync(source_db: Database, make_capture: MakeCap
     assert _confirmed(source_db, capture.source.name) == capture.position
 
 
-def test_rows_larger_than_a_record_come_at_once_over_tls(
-    make_server: MakeServer,
-    fresh_database: Callable[[LocalPostgres], Database],
-    make_capture: MakeCapture,
-) -> None:
-    """What OpenSSL holds back of a record does not wait for the next message of an idle source."""
+@pytest.fixture
+def over_tls(
+    make_server: MakeServer, fresh_database: Callable[[LocalPostgres], Database]
+) -> tuple[Database, str]:
+    """A database, and a URL that reads it over TLS."""
     server = make_server(version=15)
     server.stop()
     owner = server.data.stat()
@@ -778,11 +777,19 @@ def test_rows_larger_than_a_record_come_at_once_over_tls(
     server.configure({"ssl": True})
     server.start()
     database = fresh_database(server)
+    return database, database.url + "?sslmode=require"
+
+
+def test_rows_larger_than_a_record_come_at_once_over_tls(
+    over_tls: tuple[Database, str], make_capture: MakeCapture
+) -> None:
+    """What OpenSSL holds back of a record does not wait for the next message of an idle source."""
+    database, url = over_tls
     database.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
-    capture = make_capture(database, url=database.url + "?sslmode=require")
+    capture = make_capture(database, url=url)
     capture.start("t")
     stream = capture.stream()
-    assert stream._tls
+    assert stream._conn.ssl_in_use
     for number, size in enumerate([100, 8000, 9000, 16000, 17000, 40000, 300000]):
         database.execute("INSERT INTO t VALUES (%s, repeat('x', %s))", [number, size])
         begun = time.monotonic()
@@ -795,6 +802,30 @@ def test_rows_larger_than_a_record_come_at_once_over_tls(
     assert len(read_rows(copied, reader.read(copied, plan.bounds[0], plan.fingerprint))) == 7
     reader.close()
     copying.close()
+
+
+def test_a_backlog_comes_whole_over_tls(
+    over_tls: tuple[Database, str], make_capture: MakeCapture
+) -> None:
+    """Each row once and in order, of records from a few bytes to several of 16 kB; and the end of it,
+    of which OpenSSL may hold a part, before anything else is sent."""
+    database, url = over_tls
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
+    capture = make_capture(database, url=url)
+    capture.start("t")
+    database.execute(
+        "DO $$ BEGIN FOR n IN 1 .. 3000 LOOP"
+        " INSERT INTO t VALUES (n, repeat('x', CASE WHEN n % 500 = 0 THEN 40000 ELSE n % 90 END));"
+        " COMMIT; END LOOP; END $$"
+    )
+    end = capture.source.committed_head()
+    time.sleep(0.7)
+    stream = capture.stream()
+    events = stream.read(5.0)
+    assert stream.behind
+    events += events_until(stream, end)
+    rows = [plain(change)[3] for piece in pieces_of(events) for change in changes_in(piece)]
+    assert [row[0] for row in rows if row] == list(range(1, 3001))
 
 
 def idle(stream: stream_module.PostgresStream) -> None:

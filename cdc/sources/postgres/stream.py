@@ -1,14 +1,7 @@
-"""The log of a PostgreSQL source, read from a replication slot.
-
-How the socket is read decides how fast this is: `get_copy_data(1)` until there is nothing, then a wait
-for the socket, then `consume_input` gave 140,000 messages a second where a blocking
-`get_copy_data(0)` gave 98,000 to 108,000: a reader that wakes for every message makes the walsender
-send every message alone.
-"""
+"""The log of a PostgreSQL source, read from a replication slot."""
 
 from __future__ import annotations
 
-import select
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +18,7 @@ from appliers.relation import Relation
 from cdc.sources.postgres import pgoutput
 from cdc.sources.postgres.connection import WAL_SENDER_TIMEOUT
 from cdc.sources.postgres.errors import translated
+from cdc.sources.postgres.intake import Intake
 from cdc.sources.postgres.libpq import messages_of
 from cdc.sources.postgres.lsn import Lsn
 from cdc.sources.postgres.messages import HEADER, Messages, RowChange, Taken
@@ -39,29 +33,6 @@ FIRST_BYTES: Final = 1 << 17
 """How much one `read` gives at most, about: at first, and then twice as much each time. Whoever waits for
 the beginning of a backlog has nothing to do, and half as much, with half as many rows that make a batch
 (WORTH_ROWS), takes 3 % off the time of 100,000 one-row transactions (medians of 9, in turns)."""
-
-REST: Final = 0.016
-"""Seconds that a reader which is behind lets the socket fill before it looks again. One that is in
-`poll` is woken, by the walsender, for every message, and while the socket's window is open each goes
-through the whole of TCP alone; once it is full, they are only put behind each other. Measured on
-100,000 one-row transactions, medians of 4: the walsender takes 0.87 s of CPU with 4 ms, 0.79 with 8,
-0.77 with 16 and 0.79 with 30; the whole way 70,000 rows a second, 78,000, 87,000 and 75,000."""
-
-LOOK: Final = 0.002
-"""Seconds after which a rest ends if nothing has come: the end of a backlog is not to be waited for."""
-
-MUCH: Final = 1 << 13
-"""Bytes read at once, of the 16 kB that libpq has room for (fe-connect.c, `inBufSize`), behind which
-there is more. Where there is less the socket is empty, and a reader that looks again at once finds a
-message or two, again and again, as fast as the walsender sends them. Measured on 100,000 one-row
-transactions: the reader takes 0.9 µs of CPU a row where it took 1.5 to 2.1, the whole way 134,500 rows
-a second where it was 124,900 (medians of 9, in turns)."""
-
-DOUBLINGS: Final = 3
-"""How often libpq's 16 kB are doubled, once, in a backlog: libpq makes room where it is asked to read on
-before anything was taken (fe-misc.c, pqReadData), and keeps it. Each turn of ours is for 128 kB then.
-Measured on 100,000 one-row transactions: the reader takes 0.75 µs of CPU a row where it took 1.15, the
-whole way 133,800 rows a second where it was 121,800 (medians of 6, in turns)."""
 
 STATUS_EVERY: Final = WAL_SENDER_TIMEOUT / 6
 """Seconds between status messages when nothing else makes us speak."""
@@ -104,10 +75,7 @@ class PostgresStream:
         self._confirmed = Lsn(0)
         self._spoke = 0.0
         self._owed = self._asked = False
-        self._poll = select.poll()
-        self._poll.register(conn.socket, select.POLLIN)
-        self._tls = conn.ssl_in_use
-        self._much = 1 if self._tls else MUCH
+        self._intake = Intake(conn)
         conn.notice_handler = self._on_notice
         self._notice: SyncError | None = None
         self._messages = Messages(self._relations, self._other, self._on_keepalive)
@@ -117,7 +85,6 @@ class PostgresStream:
         self._most = FIRST_BYTES
         self._said = start
         self._lulls = 0
-        self._doublings = DOUBLINGS
 
     def read(self, timeout: float) -> list[Piece | Progress]:
         until = time.monotonic() + timeout
@@ -127,7 +94,7 @@ class PostgresStream:
                 took = self._drain()
                 self.keepalive()
                 if self._reads_on(took, until):
-                    self._conn.consume_input()
+                    self._intake.read(backlog=self.behind)
                 elif self._out or time.monotonic() >= until:
                     out, self._out, self._out_size = self._out, [], 0
                     self._most = min(2 * self._most, READ_BYTES)
@@ -150,12 +117,13 @@ class PostgresStream:
         if self._out_size >= self._most:
             return False
         if self.behind and (self._out or self._messages.deltas):
-            self._lulls = 0 if took >= self._much else self._lulls + 1
+            self._lulls = 0 if self._intake.had_more(took) else self._lulls + 1
             if self._lulls == 1:
                 # What is on its way, in the kernel's hands, is there in no time.
-                self._poll.poll(1)
+                self._intake.wait(0.001)
             elif self._lulls == 2:
-                self._rest()
+                # A long one once a read may take what gathers meanwhile.
+                self._intake.rest(long=self._most == READ_BYTES)
             if self._lulls < 3:
                 return True
             self.behind = False
@@ -164,15 +132,6 @@ class PostgresStream:
         # After some messages more are likely: to ask the socket first would let go of the
         # interpreter, which the other thread gives back only after its switch interval.
         return took > 0 or self._wait(0.0 if self._out else until - time.monotonic())
-
-    def _rest(self) -> None:
-        """A long one only once a read may take what gathers meanwhile."""
-        time.sleep(LOOK)
-        if self._most == READ_BYTES and self._poll.poll(0):
-            time.sleep(REST - LOOK)
-            for _ in range(self._doublings):
-                self._conn.consume_input()
-            self._doublings = 0
 
     def keepalive(self) -> None:
         now = time.monotonic()
@@ -205,16 +164,16 @@ class PostgresStream:
 
     def _wait(self, seconds: float) -> bool:
         """Whether there is something to read, after at most so many seconds."""
-        if self._poll.poll(0):
+        if self._intake.wait(0.0):
             return True
-        if self._tls:
+        if self._conn.ssl_in_use:
             # OpenSSL may hold the rest of a record (16 kB) that did not fit into libpq's buffer
             # (8 kB free), and the socket does not tell.
             for _ in range(3):
                 self._conn.consume_input()
             if self._drain():
                 return True
-        return bool(seconds > 0 and self._poll.poll(int(seconds * 1000 + 0.999)))
+        return seconds > 0 and self._intake.wait(seconds)
 
     def _drain(self) -> int:
         """Takes what libpq has buffered, and gives what has become whole transactions by then as one
