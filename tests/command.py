@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
 import sqlite3
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Final, TypeAlias
@@ -171,6 +175,33 @@ class Command:
 
     def _said(self, command: str) -> Path:
         return self.directory / f"{command}.stderr"
+
+
+@contextmanager
+def on_terminal(
+    cdc: Command, *arguments: str, size: tuple[int, int] = (40, 120), term: str = "xterm"
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A command that runs on a terminal of its own, of so many lines and columns, and where that is read
+    and written. It ends after a minute at the latest."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    with subprocess.Popen(
+        [CDC, *arguments],
+        cwd=cdc.directory,
+        env=cdc.environment | {"TERM": term},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        late = threading.Timer(60, process.kill)
+        late.start()
+        try:
+            yield process, ours
+        finally:
+            process.kill()
+            late.cancel()
+            os.close(ours)
 
 
 def lines_of(process: Started, count: int, timeout: float = 60) -> list[str]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import sqlite3
-import subprocess
-import threading
 from contextlib import suppress
 from typing import Final
 
 import pytest
 
-from tests.command import CDC, CUSTOMER, Ask, Command, cdc, copy, crm, lines_of
+from tests.command import CUSTOMER, Ask, Command, cdc, copy, crm, lines_of, on_terminal
 from tests.databases import Database
 from tests.servers import wait_until
 
@@ -147,26 +144,13 @@ def _on_a_terminal(
     cdc: Command, *arguments: str, answer: bytes = b"", term: str = "xterm", columns: int = 120
 ) -> tuple[int, str]:
     """The exit code, and what a person sees."""
-    ours, theirs = pty.openpty()
     seen = b""
-    with subprocess.Popen(
-        [CDC, *arguments],
-        cwd=cdc.directory,
-        env=cdc.environment | {"TERM": term, "COLUMNS": str(columns)},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    ) as process:
-        os.close(theirs)
-        late = threading.Timer(60, process.kill)
-        late.start()
-        os.write(ours, answer)
+    with on_terminal(cdc, *arguments, size=(40, columns), term=term) as (process, terminal):
+        os.write(terminal, answer)
         with suppress(OSError):  # Linux ends a terminal that nobody holds any more with EIO
-            while block := os.read(ours, 4096):
+            while block := os.read(terminal, 4096):
                 seen += block
         code = process.wait(30)
-        late.cancel()
-    os.close(ours)
     return code, seen.decode()
 
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
-import struct
-import subprocess
-import termios
-import threading
 from typing import Final
 
 import pytest
 
-from tests.command import CDC, Command, cdc
+from tests.command import Command, cdc, on_terminal
 from tests.databases import Database
 
 __all__ = ["cdc"]
@@ -25,25 +19,10 @@ NAMES: Final = [f"s{n:02}" for n in range(12)]
 
 def first_screen(cdc: Command, rows: int, columns: int) -> list[str]:
     """The lines of the first screen, and that they are not more than it has."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    with subprocess.Popen(
-        [CDC, "status", "--watch"],
-        cwd=cdc.directory,
-        env=cdc.environment | {"TERM": "xterm"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    ) as process:
-        os.close(theirs)
-        late = threading.Timer(60, process.kill)
-        late.start()
-        seen = b""
+    seen = b""
+    with on_terminal(cdc, "status", "--watch", size=(rows, columns)) as (_, terminal):
         while seen.count(SCREEN) < 2:
-            seen += os.read(ours, 4096)
-        process.kill()
-        late.cancel()
-    os.close(ours)
+            seen += os.read(terminal, 4096)
     screen = seen.split(SCREEN)[1].decode()
     lines = re.sub(r"\x1b\[\d*m", "", screen).split("\r\n")
     assert sum(max(1, -(-len(line) // columns)) for line in lines) <= rows, lines
