@@ -27,6 +27,7 @@ pytestmark = pytest.mark.bench
 ROUNDS = int(os.environ.get("CDC_BENCH_ROUNDS", "3"))
 INSERTED = 300_000
 UPDATED = 100_000
+SERVER: dict[str, str | int | bool] = {"max_wal_size": "4GB", "shared_buffers": "512MB"}
 
 TABLE = """
     CREATE TABLE bench (
@@ -62,6 +63,7 @@ class Pair:
 
     def __init__(self, source: LocalPostgres, target: LocalPostgres, folder: Path) -> None:
         self.source, self.target, self.folder = source, target, folder
+        self.source_url = source.url("postgres")
         self.on_source = psycopg.connect(source.url("postgres"), autocommit=True)
         self.on_target = psycopg.connect(target.url("postgres"), autocommit=True)
         for db in (self.on_source, self.on_target):
@@ -73,7 +75,7 @@ class Pair:
     def cdc(self, *more: str) -> subprocess.Popen[bytes]:
         config = self.folder / "cdc.toml"
         config.write_text(
-            f'[databases.a]\nurl = "{self.source.url("postgres")}"\n'
+            f'[databases.a]\nurl = "{self.source_url}"\n'
             f'[databases.b]\nurl = "{self.target.url("postgres")}"\n'
             '[sync.bench]\nsource = "a"\ntarget = "b"\ntables = ["bench"]\n'
         )
@@ -104,8 +106,11 @@ class Pair:
         backlog again, or does not, by chance: 0.3 s of 1.
         """
         end = self.on_source.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+        has_function = self.source.major >= 16
         while True:
-            self.on_source.execute("SELECT pg_log_standby_snapshot()")
+            self.on_source.execute(
+                "SELECT pg_log_standby_snapshot()" if has_function else "CHECKPOINT"
+            )
             row = self.on_source.execute(
                 "SELECT restart_lsn >= %s FROM pg_replication_slots WHERE slot_name = %s",
                 ((end or (None,))[0], slot),
@@ -143,7 +148,7 @@ class Subscription:
         self.pair.on_source.execute("CREATE PUBLICATION peer FOR TABLE bench")
         self.pair.on_source.execute("SELECT pg_create_logical_replication_slot('peer', 'pgoutput')")
         self.pair.on_target.execute(
-            f"CREATE SUBSCRIPTION peer CONNECTION '{self.pair.source.url('postgres')}' PUBLICATION peer"
+            f"CREATE SUBSCRIPTION peer CONNECTION '{self.pair.source_url}' PUBLICATION peer"
             " WITH (create_slot = false, enabled = false, copy_data = false, slot_name = 'peer', binary = true)"
         )
 
@@ -208,10 +213,9 @@ Peer = Subscription | Daemon
 def pair(tmp_path: Path) -> Iterator[Pair]:
     bin_dir = embedded_bin_dir()
     assert bin_dir is not None, "the bench needs the embedded PostgreSQL: make install"
-    settings: dict[str, str | int | bool] = {"max_wal_size": "4GB", "shared_buffers": "512MB"}
     with (
-        LocalPostgres(bin_dir, settings=settings) as source,
-        LocalPostgres(bin_dir, settings=settings) as target,
+        LocalPostgres(bin_dir, settings=SERVER) as source,
+        LocalPostgres(bin_dir, settings=SERVER) as target,
     ):
         pair = Pair(source, target, tmp_path)
         yield pair
@@ -338,6 +342,10 @@ def print_ratio(what: str, ours: list[float], theirs: list[float], unit: str, pe
 
 def test_backlog(pair: Pair) -> None:
     """Backlogs beside a subscription; prints the ratio of rates (more is better)."""
+    print_backlogs(pair, "")
+
+
+def print_backlogs(pair: Pair, how: str) -> None:
     results: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
     for _ in range(ROUNDS):
         results["theirs"].append(backlog(pair, Subscription(pair)))
@@ -347,7 +355,7 @@ def test_backlog(pair: Pair) -> None:
         ("inserts, 100 rows a transaction", "updates, one row a transaction")
     ):
         print_ratio(
-            what,
+            what + how,
             [r[index] for r in results["ours"]],
             [r[index] for r in results["theirs"]],
             "rows/s",

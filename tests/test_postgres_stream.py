@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -30,11 +28,10 @@ from tests.capture import (
 from tests.databases import Database, wait_until
 from tests.pieces import changes_in
 from tests.servers import MakeServer, on_every_source
+from tests.tls import over_tls, use_tls
 
 BIG = "(SELECT string_agg(md5(i::text || {seed}), '') FROM generate_series(1, 300) AS i)"
 """About 10 kB that do not compress, so that they are stored out of line."""
-
-SELF_SIGNED = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -days 2".split()
 
 
 @on_every_source
@@ -757,41 +754,26 @@ def test_a_tail_reads_beside_the_sync(source_db: Database, make_capture: MakeCap
 
 
 @pytest.fixture
-def over_tls(
+def tls_database(
     make_server: MakeServer, fresh_database: Callable[[LocalPostgres], Database]
-) -> tuple[Database, str]:
-    """A database, and a URL that reads it over TLS."""
+) -> Database:
+    """Of a server that can TLS."""
     server = make_server(version=15)
-    server.stop()
-    owner = server.data.stat()
-    for part in ("key", "crt"):
-        (server.data / f"server.{part}").touch()
-    subprocess.run(
-        [*SELF_SIGNED, "-keyout", server.data / "server.key", "-out", server.data / "server.crt"],
-        check=True,
-        capture_output=True,
-    )
-    for part in ("key", "crt"):
-        os.chown(server.data / f"server.{part}", owner.st_uid, owner.st_gid)
-        (server.data / f"server.{part}").chmod(0o600)
-    server.configure({"ssl": True})
-    server.start()
-    database = fresh_database(server)
-    return database, database.url + "?sslmode=require"
+    use_tls(server)
+    return fresh_database(server)
 
 
 def test_rows_larger_than_a_record_come_at_once_over_tls(
-    over_tls: tuple[Database, str], make_capture: MakeCapture
+    tls_database: Database, make_capture: MakeCapture
 ) -> None:
     """What OpenSSL holds back of a record does not wait for the next message of an idle source."""
-    database, url = over_tls
-    database.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
-    capture = make_capture(database, url=url)
+    tls_database.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
+    capture = make_capture(tls_database, url=over_tls(tls_database.url))
     capture.start("t")
     stream = capture.stream()
     assert stream._conn.ssl_in_use
     for number, size in enumerate([100, 8000, 9000, 16000, 17000, 40000, 300000]):
-        database.execute("INSERT INTO t VALUES (%s, repeat('x', %s))", [number, size])
+        tls_database.execute("INSERT INTO t VALUES (%s, repeat('x', %s))", [number, size])
         begun = time.monotonic()
         assert [after[0] for _, _, _, after in told(capture, stream) if after] == [number]
         assert time.monotonic() - begun < 3
@@ -804,16 +786,13 @@ def test_rows_larger_than_a_record_come_at_once_over_tls(
     copying.close()
 
 
-def test_a_backlog_comes_whole_over_tls(
-    over_tls: tuple[Database, str], make_capture: MakeCapture
-) -> None:
+def test_a_backlog_comes_whole_over_tls(tls_database: Database, make_capture: MakeCapture) -> None:
     """Each row once and in order, of records from a few bytes to several of 16 kB; and the end of it,
     of which OpenSSL may hold a part, before anything else is sent."""
-    database, url = over_tls
-    database.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
-    capture = make_capture(database, url=url)
+    tls_database.execute("CREATE TABLE t (id int PRIMARY KEY, x text)")
+    capture = make_capture(tls_database, url=over_tls(tls_database.url))
     capture.start("t")
-    database.execute(
+    tls_database.execute(
         "DO $$ BEGIN FOR n IN 1 .. 3000 LOOP"
         " INSERT INTO t VALUES (n, repeat('x', CASE WHEN n % 500 = 0 THEN 40000 ELSE n % 90 END));"
         " COMMIT; END LOOP; END $$"
