@@ -78,8 +78,8 @@ class Stream(Protocol):
     """The log from a position on. Used by one thread."""
 
     behind: bool
-    """Whether the last transaction read was committed long ago (more than half a second), and more are
-    coming: a backlog."""
+    """Whether the last transaction read was committed long ago (more than half a second): a backlog. Not
+    where the stream has found that nothing follows."""
 
     def read(self, timeout: float) -> list[Piece | Progress]:
         """What has arrived, after at most `timeout` seconds; answers the server's keepalives.
