@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from appliers.applier import Applier
-from appliers.errors import SyncError
+from appliers.errors import PermanentError, SyncError
 from appliers.finding import Finding
 from appliers.registry import applier_for
 from appliers.relation import Relation
@@ -29,38 +29,38 @@ class Checked(NamedTuple):
 def check(config: Config, sync: Sync) -> Iterator[Checked]:
     """The findings of one sync: its source, what a customer is, its target. Raises no SyncError: what
     cannot be looked at is a finding too. Changes nothing."""
-    relations: tuple[Relation, ...] = ()
     try:
         source = source_for(sync.source.url, sync.source.password, sync.name)
     except SyncError as e:
         yield Checked(f"source {sync.source.name}", _failed("connection", e))
-    else:
-        try:
-            relations = yield from _source(source, sync, config.customer)
-        finally:
-            source.close()
-    for finding in _target(sync, relations):
-        yield Checked(f"target {sync.target.name}", finding)
+        yield from _target(sync, None, ())
+        return
+    try:
+        reached, relations = yield from _source(source, sync, config.customer)
+        yield from _target(sync, source if reached else None, relations)
+    finally:
+        source.close()
 
 
 def _source(
     source: Source, sync: Sync, customer: Customer | None
-) -> Generator[Checked, None, tuple[Relation, ...]]:
-    """The source's findings; returns the relations of the tables that can be synced."""
+) -> Generator[Checked, None, tuple[bool, tuple[Relation, ...]]]:
+    """The source's findings; returns whether it answers, and the relations of the tables that can be
+    synced."""
     found = partial(Checked, f"source {sync.source.name}")
     yield from map(found, _password_file(sync.source))
     try:
         source.open()
     except SyncError as e:
         yield found(_failed("connection", e))
-        return ()
+        return False, ()
     relations, findings = _tables(source, sync.tables)
     yield from map(found, findings)
     yield from map(found, _told("preflight", lambda: source.check(relations)))
     if customer is not None:
         look = partial(_customer, source, customer, relations)
         yield from map(found, _told("customer", look))
-    return relations
+    return True, relations
 
 
 def _tables(source: Source, patterns: Iterable[str]) -> tuple[tuple[Relation, ...], list[Finding]]:
@@ -123,17 +123,43 @@ def _related(relation: Relation, column: str, *, synced: bool) -> Finding:
     return Finding("ok", subject, f"column {column}")
 
 
-def _target(sync: Sync, relations: tuple[Relation, ...]) -> Iterator[Finding]:
-    yield from _password_file(sync.target)
+def _target(
+    sync: Sync, source: Source | None, relations: tuple[Relation, ...]
+) -> Iterator[Checked]:
+    """The target's findings, and whether the source can go on where the target stands."""
+    found = partial(Checked, f"target {sync.target.name}")
+    yield from map(found, _password_file(sync.target))
     applier = applier_for(sync.target.url, sync.target.password, sync.name, sync.on_unrepresentable)
     try:
         applier.open(None)
-        yield from _told("preflight", lambda: applier.check(relations))
-        yield from _told("preflight", lambda: _gone(applier, relations))
+        yield from map(found, _told("preflight", lambda: applier.check(relations)))
+        yield from map(found, _told("preflight", lambda: _gone(applier, relations)))
+        if source is not None:
+            goes_on = _told("checkpoint", lambda: _goes_on(source, applier, relations))
+            yield from map(partial(Checked, f"source {sync.source.name}"), goes_on)
     except SyncError as e:
-        yield _failed("connection", e)
+        yield found(_failed("connection", e))
     finally:
         applier.close()
+
+
+def _goes_on(
+    source: Source, applier: Applier, relations: tuple[Relation, ...]
+) -> Iterator[Finding]:
+    """Whether the log is whole from the checkpoint on, as a start would ask."""
+    while (checkpoint := applier.state.load()) is not None:
+        position = source.position(checkpoint.position)
+        try:
+            source.resume(checkpoint.source, position, relations)
+        except PermanentError:
+            now = applier.state.load()
+            if now is not None and now.position != checkpoint.position:
+                # The sync runs, and has let go of what was behind the checkpoint that we had read.
+                continue
+            raise
+        text = f"{checkpoint.position}, from which on the source's log is whole"
+        yield Finding("ok", "checkpoint", text)
+        return
 
 
 def _gone(applier: Applier, relations: Iterable[Relation]) -> Iterator[Finding]:

@@ -220,6 +220,20 @@ class TestCheck:
         assert "correct customer.related; nearest: customer_id" in done.stdout
         assert "Error: 4 of " in done.stderr
 
+    def test_a_log_that_has_a_gap(self, cdc: Command, copy: Ask, crm: Database) -> None:
+        """Whether the source still has what comes behind the checkpoint is told before a start finds out."""
+        cdc.ok("run", "--until-current")
+        whole = ", from which on the source's log is whole\n"
+        assert whole in cdc.ok("check").stdout
+        crm.execute("SELECT pg_drop_replication_slot('cdc_copy')")
+        done = cdc.run("check")
+        assert done.returncode == 1
+        [failed] = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+        assert failed.startswith(
+            "FAILED copy, source crm: checkpoint: replication slot cdc_copy is gone: changes since "
+        )
+        assert " - try: `cdc snapshot copy` accepts the gap" in failed
+
     def test_unreachable(self, cdc: Command) -> None:
         """A server that is not there is a line with a remedy; the other end is still looked at."""
         cdc.configure("postgresql://cdc@127.0.0.1:9/crm", "sqlite:///copy.db", more=CUSTOMER)
