@@ -124,7 +124,7 @@ class PostgresSource:
         return frozenset(
             table
             for table, planned in fingerprints.items()
-            if table in now and is_outdated(self._db, planned, now[table])
+            if table in now and is_outdated(planned, now[table])
         )
 
     def head(self) -> Lsn:
