@@ -249,6 +249,7 @@ class Session:
             return False
         self._control_at = now
         self._source.tend()
+        self._snapshot.renew()
         control = self._applier.state.control()
         for request in control.requests:
             fulfil(request, self._source, self._applier.state, self._relations)

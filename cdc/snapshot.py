@@ -121,16 +121,26 @@ class Snapshot:
         since they were planned. `failed`: what has stopped the stream may be what a copy mends that somebody
         has asked for, so that this one does not wait for the stream."""
         self._waits = not failed
-        planned = {
-            t.table: t.fingerprint for t in self.tables.values() if t.copy is not Copy.PENDING
-        }
-        outdated = self._source.outdated(planned)
+        outdated = self._source.outdated(self._planned())
         for table in outdated:
             event(log, "table-outdated", logging.WARNING, table=table)
             with self._applier.state.transaction():
                 self._applier.state.put_table(TableState(table, sweep=True))
         self.reload()
         self._wait(outdated)
+        self.renew()
+
+    def renew(self) -> None:
+        """Keeps what the source has seen of tables since they were planned, with no harm to their rows: the
+        next session tells what has come by then from what is kept."""
+        for table, fingerprint in self._source.renewed(self._planned()).items():
+            state = self.tables[table]
+            state.fingerprint = fingerprint
+            with self._applier.state.transaction():
+                self._applier.state.put_table(state)
+
+    def _planned(self) -> dict[str, str]:
+        return {t.table: t.fingerprint for t in self.tables.values() if t.copy is not Copy.PENDING}
 
     @property
     def redo(self) -> frozenset[str]:

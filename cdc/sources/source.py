@@ -239,8 +239,13 @@ class Source(Protocol):
 
     def outdated(self, fingerprints: Mapping[str, str]) -> frozenset[str]:
         """Of tables whose copies were planned with these fingerprints those that have to be copied again:
-        another table has the name now, or the table was out of the log for a while. Called after
-        `publish`; what comes later `tend` finds."""
+        another table has the name now, the table was out of the log for a while, or its rows have changed
+        behind the log's back. Called after `publish`; what comes later `tend` finds."""
+
+    def renewed(self, fingerprints: Mapping[str, str]) -> dict[str, str]:
+        """Of tables that are not outdated those whose fingerprints are to be replaced, and by which: the
+        source has seen what leaves rows alone, and tells by it what comes later. Called after `outdated`
+        and after each `tend`; costs nothing where there is nothing new."""
 
     def head(self) -> Position:
         """The end of the log that the stream can reach now."""

@@ -106,6 +106,9 @@ class MysqlSource:
         """None: the log has every table, and tells when another takes its name."""
         return frozenset()
 
+    def renewed(self, fingerprints: Mapping[str, str]) -> dict[str, str]:
+        return {}
+
     def head(self) -> BinlogPosition:
         return replace(end_of_log(self._db, self._server), files=identity.files(self._db))
 

@@ -249,7 +249,7 @@ class PostgresChunkReader:
         """Raises TransientError for a table that is not what the session has found: the stream may not be
         past what the log does not tell of it. The next session waits for that."""
         was = self._found.get(table)
-        if was is not None and (now is None or have_changed(was, now)):
+        if was is not None and (now is None or have_changed(self._db, was, now)):
             raise TransientError(
                 f"source: table {table} was altered, or was out of publication {self._publication}, just now",
                 "the sync begins again, and copies it then",

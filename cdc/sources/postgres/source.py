@@ -30,7 +30,15 @@ from cdc.sources.postgres.connection import (
     walsender,
 )
 from cdc.sources.postgres.lsn import Lsn
-from cdc.sources.postgres.planned import Published, have_changed, is_outdated, published
+from cdc.sources.postgres.planned import (
+    Published,
+    has_news,
+    have_changed,
+    is_outdated,
+    looked,
+    published,
+    renewed,
+)
 from cdc.sources.postgres.relations import RelationMaker
 from cdc.sources.postgres.stream import PostgresStream
 from cdc.sources.postgres.types import TypeCatalog
@@ -68,6 +76,7 @@ class PostgresSource:
         self._catalog = Catalog(())
         self._published: Sequence[Relation] = ()
         self._found: dict[str, Published] = {}
+        self._news = False
 
     def open(self) -> None:
         self._connection = connect(self._info)
@@ -118,14 +127,23 @@ class PostgresSource:
     def publish(self, relations: Sequence[Relation]) -> None:
         slot.ensure_publication(self._db, self.name, relations)
         self._published, self._found = relations, published(self._db, self.name)
+        self._news = True
 
     def outdated(self, fingerprints: Mapping[str, str]) -> frozenset[str]:
         now = self._found
         return frozenset(
             table
             for table, planned in fingerprints.items()
-            if table in now and is_outdated(planned, now[table])
+            if table in now and is_outdated(self._db, planned, now[table])
         )
+
+    def renewed(self, fingerprints: Mapping[str, str]) -> dict[str, str]:
+        if not self._news:
+            return {}
+        self._news = False
+        now = self._found
+        made = {t: renewed(was, now[t]) for t, was in fingerprints.items() if t in now}
+        return {table: new for table, new in made.items() if new is not None}
 
     def head(self) -> Lsn:
         return reading.head(self._db, "flush")
@@ -175,13 +193,16 @@ class PostgresSource:
                 AGAIN,
             )
         found = published(self._db, self.name)
-        again = [t for t, was in self._found.items() if have_changed(was, found.get(t, was))]
+        looks = {t: (was, found.get(t, was)) for t, was in self._found.items()}
+        again = [t for t, look in looks.items() if have_changed(self._db, *look)]
         if again:
             raise TransientError(
-                f"source: {', '.join(again)} was altered, or was out of publication {self.name} for a while, or"
-                " another table has its name now",
+                f"source: {', '.join(again)}, or a partition or an enum of it, was altered, or was out of publication"
+                f" {self.name} for a while, or another table has its name now",
                 AGAIN,
             )
+        self._news |= any(has_news(*look) for look in looks.values())
+        self._found = {table: looked(*look) for table, look in looks.items()}
 
     def stream(self, position: Position, *, binary: bool, shape: Shape) -> PostgresStream:
         conn = connect_walsender(self._walsender_info)
