@@ -194,6 +194,21 @@ def test_a_partition_that_is_younger_than_the_plan(
     assert seen(capture) == {"public.t"}
 
 
+def test_a_partition_that_somebody_holds_locked(
+    source_db: Database, make_capture: MakeCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look waits for nobody: all tables of the sync would stand still for one VACUUM FULL."""
+    monkeypatch.setattr(source_module, "TEND_EVERY", 0.0)
+    source_db.execute(SCHEMA)
+    source_db.execute(f"ALTER DATABASE {source_db.name} SET lock_timeout = '2s'")
+    capture = make_capture(source_db)
+    capture.start("t", "u")
+    with source_db.connect(autocommit=False) as db:
+        db.execute("LOCK TABLE t1 IN ACCESS EXCLUSIVE MODE")
+        capture.source.tend()
+        db.rollback()
+
+
 def altered(source_db: Database, ddl: str) -> None:
     """Each statement alone, as VACUUM demands; what stands between BEGIN and COMMIT together."""
     with source_db.connect() as db:

@@ -213,13 +213,19 @@ _KEYLESS: Final = """
     JOIN pg_publication AS p ON p.oid = r.prpubid
     JOIN pg_class AS c ON c.oid = r.prrelid
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    LEFT JOIN LATERAL pg_partition_tree(c.oid) AS t ON true
-    JOIN pg_class AS l ON l.oid = coalesce(t.relid, c.oid) AND l.relkind = 'r'
+    JOIN LATERAL (
+        WITH RECURSIVE tree (oid) AS (
+            SELECT c.oid
+            UNION ALL
+            SELECT i.inhrelid FROM tree JOIN pg_inherits AS i ON i.inhparent = tree.oid AND c.relkind = 'p')
+        SELECT oid FROM tree) AS t ON true
+    JOIN pg_class AS l ON l.oid = t.oid AND l.relkind = 'r'
     WHERE p.pubname = %s AND l.relreplident <> 'f' AND NOT EXISTS (
         SELECT FROM pg_index AS i WHERE i.indrelid = l.oid AND i.indisvalid AND i.indimmediate
            AND CASE l.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END)"""
 """Published tables, by their root, whose rows no identity tells apart (CheckCmdReplicaIdentity,
-src/backend/executor/execReplication.c; RelationGetIndexList, src/backend/utils/cache/relcache.c)."""
+src/backend/executor/execReplication.c; RelationGetIndexList, src/backend/utils/cache/relcache.c).
+Not by pg_partition_tree, which waits for whoever has a partition locked, and the sync with it."""
 
 UNPUBLISH_PATIENCE: Final = "2s"
 """How long to wait for whoever alters the table."""
