@@ -36,8 +36,8 @@ def check(config: Config, sync: Sync) -> Iterator[Checked]:
         yield from _target(sync, None, ())
         return
     try:
-        reached, relations = yield from _source(source, sync, config.customer)
-        yield from _target(sync, source if reached else None, relations)
+        is_well, relations = yield from _source(source, sync, config.customer)
+        yield from _target(sync, source if is_well else None, relations)
     finally:
         source.close()
 
@@ -45,8 +45,8 @@ def check(config: Config, sync: Sync) -> Iterator[Checked]:
 def _source(
     source: Source, sync: Sync, customer: Customer | None
 ) -> Generator[Checked, None, tuple[bool, tuple[Relation, ...]]]:
-    """The source's findings; returns whether it answers, and the relations of the tables that can be
-    synced."""
+    """The source's findings; returns whether all is well with the server, and the relations of the tables
+    that can be synced."""
     found = partial(Checked, f"source {sync.source.name}")
     yield from map(found, _password_file(sync.source))
     try:
@@ -56,11 +56,12 @@ def _source(
         return False, ()
     relations, findings = _tables(source, sync.tables)
     yield from map(found, findings)
-    yield from map(found, _told("preflight", lambda: source.check(relations)))
+    preflight = list(_told("preflight", lambda: source.check(relations)))
+    yield from map(found, preflight)
     if customer is not None:
         look = partial(_customer, source, customer, relations)
         yield from map(found, _told("customer", look))
-    return True, relations
+    return all(f.level != "FAILED" for f in preflight), relations
 
 
 def _tables(source: Source, patterns: Iterable[str]) -> tuple[tuple[Relation, ...], list[Finding]]:
@@ -126,7 +127,8 @@ def _related(relation: Relation, column: str, *, synced: bool) -> Finding:
 def _target(
     sync: Sync, source: Source | None, relations: tuple[Relation, ...]
 ) -> Iterator[Checked]:
-    """The target's findings, and whether the source can go on where the target stands."""
+    """The target's findings, and whether `source` can go on where the target stands. Without it nobody asks:
+    a start would refuse it for what was told already."""
     found = partial(Checked, f"target {sync.target.name}")
     yield from map(found, _password_file(sync.target))
     applier = applier_for(sync.target.url, sync.target.password, sync.name, sync.on_unrepresentable)
